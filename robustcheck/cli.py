@@ -51,7 +51,7 @@ def main() -> None:
       robustcheck replay report.json policy.yaml    does the evidence match the report?
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every console has an ε, and none is worth a traceback
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every console has an ε: not worth a traceback
 
 
 @main.command("run")
@@ -75,7 +75,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     try:
         loaded = _load(policy)
     except PolicyError:
-        if output.exists() and policy.exists():  # else it is a slip of whoever typed it, and may cost no report
+        if output.exists() and policy.exists():  # otherwise it is a typing slip, which must not cost a report
             from robustcheck.report.output import try_to_remove_earlier
 
             try_to_remove_earlier(output, [policy])
@@ -219,7 +219,7 @@ def attacks_command() -> None:
         for parameter, field in spec.model_fields.items():
             if parameter != "name":
                 if field.is_required():
-                    default = " (needed)"
+                    default = " (required)"
                 else:
                     default = "" if field.default is None else f" (default: {json.dumps(field.default)})"
                 values = allowed(schemas[parameter])

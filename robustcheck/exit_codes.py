@@ -32,7 +32,7 @@ def exit_code(report: AuditReport) -> int:
 class Commands(click.Group):
     """The group of all commands: an error that one of them ends in gets its exit code here.
 
-    An interrupt has 130, wherever it comes, and what nobody foresaw has the code of a gate that could not be evaluated:
+    An interrupt has 130, wherever it comes, and an unforeseen error has the code of a gate that could not be evaluated:
     click's own 1, and Python's, is that of a failed gate.
     """
 
@@ -43,7 +43,7 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except (PolicyError, ReportError) as error:
-            tell(visible(str(error)))  # as `file:line: …`, which editors and CI make a link of
+            tell(visible(str(error)))  # as `file:line: …`, which editors and CI turn into a link
             sys.exit(USAGE_ERROR)
         except EvaluationError as error:
             tell("\n".join(behind_bars(str(error))))
@@ -63,25 +63,25 @@ class Commands(click.Group):
 
 @contextmanager
 def last_words(code: int) -> Iterator[None]:
-    """What a command prints once its exit code is known, with which it then ends, whether or not somebody reads."""
+    """Lets a command print once its exit code is known; it then ends with that code, whether or not somebody reads."""
     with suppress(BrokenPipeError):
         yield
     sys.exit(code)
 
 
 def tell(text: str) -> None:
-    """Print a message on standard error, if that can be done: what it is about has an exit code as well."""
+    """Print a message on standard error, if that is possible: the exit code reports the same anyway."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
 def _of_standard_output(error: OSError) -> bool:
-    """Whether printing raised an error; what `tell` prints raises none."""
+    """Whether printing raised the error; printing in `tell` raises none."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _give_up_if_unwritable(stream: TextIO | None) -> None:
-    """Flush a stream, and what it then still holds to nobody: Python would try once more, and end with 120."""
+    """Flush a stream, or discard what it holds if that fails: Python would try once more, and end with 120."""
     if stream is not None and not stream.closed:
         try:
             stream.flush()

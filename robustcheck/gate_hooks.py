@@ -1,6 +1,6 @@
 """The hooks of a pytest run that asked for robustcheck.
 
-What is heavy is imported inside the hooks: each of xdist's workers loads this, and so does `--collect-only`.
+Heavy modules are imported inside the hooks: each of xdist's workers loads this file, and so does `--collect-only`.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class GatePlugin:
     """The hooks of a run that asked for robustcheck."""
 
     def __init__(self, config: pytest.Config, policies: dict[Path, Policy], folder: Path) -> None:
-        """Of a run of these policies, whose reports go to `folder`."""
+        """For a run of these policies, whose reports go to `folder`."""
         self._config = config
         self._folder = folder
         self._selected: set[str] = set()  # node ids of all tests that will run, the project's own too
         self._ended: set[str] = set()  # of those that have run, or were skipped
-        self._node_ends: set[int | None] = set()  # exit codes of xdist's workers; None of those that died
+        self._node_ends: set[int | None] = set()  # exit codes of xdist's workers; None for those that died
         self._reports: list[tuple[AuditReport, list[Path]]] = []
         self._unselected: list[PolicyRun] = []  # policies none of whose gates was asked for
-        self._failures: list[str] = []  # what is amiss beside gates, such as reports that could not be written
+        self._failures: list[str] = []  # what went wrong apart from gates, such as reports that could not be written
         self._interrupted = False
         self._until_the_end = ExitStack()
         worker: dict[str, Any] | None = getattr(config, "workerinput", None)
@@ -82,13 +82,13 @@ class GatePlugin:
         root = self._config.rootpath
         nodeid = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
         if "::" in nodeid:
-            raise pytest.UsageError(f"{nodeid}: pytest takes :: in a path for names of tests; use `robustcheck run`")
+            raise pytest.UsageError(f"{nodeid}: pytest reads :: in a path as names of tests; use `robustcheck run`")
         return nodeid
 
     @pytest.hookimpl(tryfirst=True)
     @warnings_stay_warnings()
     def pytest_sessionstart(self) -> None:
-        """Take away earlier reports and make room for new ones, in runs that will write some."""
+        """Remove earlier reports and make room for new ones, in runs that will write some."""
         if not writes_reports(self._config, self._config.option):
             return
         # Until the reports are written; workers are stopped by their controller.
@@ -115,7 +115,7 @@ class GatePlugin:
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Collect each gate that was asked for exactly once, before other plugins select among them.
 
-        pytest may have passed by a policy in a folder that was named (one that is hidden or ignored, or that pytest 8
+        pytest may have skipped a policy in a folder that was named (one that is hidden or ignored, or that pytest 8
         left out for another argument), or have met it twice, through a link.
         """
         met = {item.path.resolve() for item in items if isinstance(item, GateItem)}
@@ -166,7 +166,7 @@ class GatePlugin:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect answers; on xdist's controller too, which never sees the items.
 
-        They are taken off the reports, which pytest keeps, once others have had them.
+        They are removed from the reports, which pytest keeps, once other plugins have seen them.
         """
         if self._worker:
             return
@@ -184,12 +184,12 @@ class GatePlugin:
     # --- reporting ----------------------------------------------------------------------------------------------
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Tell Ctrl-C from the subclasses of it that pytest and xdist raise to stop at the first failure."""
+        """Distinguish Ctrl-C from its subclasses that pytest and xdist raise to stop at the first failure."""
         self._interrupted = type(excinfo.value) is KeyboardInterrupt or isinstance(excinfo.value, pytest.exit.Exception)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the reports, and see to it that pytest's exit code is not greener than they are."""
+        """Write the reports, and make sure that pytest's exit code is not greener than they are."""
         green = session.exitstatus == pytest.ExitCode.OK
         for run in self._runs.values():
             if run.output is None:
@@ -207,7 +207,7 @@ class GatePlugin:
                 self._unselected.append(run)
 
     def _knows_selected(self, exitstatus: int) -> bool:
-        """Whether a run that ends so knows which tests were selected: with xdist, as far as one worker came to know."""
+        """Whether a run with this exit status knows which tests were selected; with xdist, whether a worker knew."""
         return exitstatus in _COLLECTED_EXITS and (
             not self._node_ends or not self._node_ends.isdisjoint(_COLLECTED_EXITS)
         )
@@ -223,7 +223,7 @@ class GatePlugin:
                 report = run.report(interrupted=self._interrupted, left=self._selected - self._ended)
                 self._note_in_junit(output.folder.name, suite_properties(report))
                 files = list[Path]()
-                self._reports.append((report, files))  # what was found is told, though it may not be written
+                self._reports.append((report, files))  # results are shown even if they cannot be written
                 files += output.publish(report)
                 run.written = report
         except ReportError as error:
@@ -235,7 +235,7 @@ class GatePlugin:
         return None
 
     def _note_in_junit(self, policy: str, properties: list[tuple[str, str]]) -> None:
-        """Give pytest's own JUnit file the facts about a run; of several policies, each fact with the policy's name."""
+        """Give pytest's own JUnit file the facts about a run; with several policies, under the policy's name."""
         from _pytest.junitxml import xml_key
 
         xml = self._config.stash.get(xml_key, None)
@@ -244,24 +244,28 @@ class GatePlugin:
                 xml.add_global_property(f"{policy}.{name}" if len(self._runs) > 1 else name, value)
 
     def _why_not_green(self, run: PolicyRun) -> str | None:
-        """Why a run that pytest would end with 0 is no pass of a policy, if it is none.
+        """Why a run that pytest would end with 0 does not pass a policy; None if it does.
 
-        Tests may be skipped, or be expected to fail, by a project's own hooks; of gates that would be a green which
-        means nothing. Some may be deselected or skipped: they are in the report as gates that were not run.
+        A project's own hooks may skip tests, or expect them to fail; with gates, that green would mean nothing. Gates
+        that were deselected or skipped are in the report as not run.
         """
         if run.written is None:
             selected = self._selected_of(run)
-            return f"none of {selected} selected gates was run: all were skipped; deselect them" if selected else None
+            return (
+                f"none of {selected} selected gates was run: all were skipped; deselect them instead"
+                if selected
+                else None
+            )
         if run.written.green:
             return None
-        return f"the verdict is {run.written.verdict}, and pytest would have exited with 0"
+        return f"the verdict is {run.written.verdict}, but pytest would have exited with 0"
 
     def _selected_of(self, run: PolicyRun) -> int:
-        """How many gates of a policy were to run."""
+        """How many gates of a policy were selected to run."""
         return sum(test.partition("::")[0] == run.nodeid for test in self._selected)
 
     def _fail(self, run: PolicyRun, name: str, why: str) -> None:
-        """Make a failed test case of what is amiss with a policy's run: a JUnit file beside a red exit is not green.
+        """Make a failed test case of what is wrong with a policy's run: a red exit must not leave a green JUnit file.
 
         Its name cannot be a gate's, whose ids have no spaces.
         """
@@ -281,7 +285,7 @@ class GatePlugin:
         """Print a table of gates for each policy, and where its reports are."""
         from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
 
-        writer = terminalreporter._tw  # pytest's plugins have no public way to the width
+        writer = terminalreporter._tw  # pytest has no public way to the width
         for report, files in self._reports:
             terminalreporter.section(as_output(f"robustcheck: {report.policy.name}"))
             table = render(summary_table(report), width=writer.fullwidth, color=writer.hasmarkup)
@@ -306,10 +310,10 @@ def _collector(path: Path, run: PolicyRun, parent: pytest.Collector) -> PolicyCo
 
 
 def relative_to_start(path: Path, start: Path) -> str:
-    """A path as it is seen from where pytest was started."""
+    """A path relative to where pytest was started."""
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 
 
 def writes_reports(config: pytest.Config, options: argparse.Namespace) -> bool:
-    """Whether a process of pytest writes any: not one of xdist's workers, nor one that only lists what there is."""
+    """Whether a pytest process writes reports: not one of xdist's workers, nor one that only lists tests."""
     return not hasattr(config, "workerinput") and not any(getattr(options, name, False) for name in _RUNS_NOTHING)

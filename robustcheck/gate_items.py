@@ -1,6 +1,6 @@
-"""Gates as pytest's items: a policy is a file, and each of its gates a test in it.
+"""Gates as pytest items: a policy is a file, and each of its gates a test in it.
 
-What is heavy is imported inside the methods: each of xdist's workers loads this, and so does `--collect-only`.
+Heavy modules are imported inside the methods: each of xdist's workers loads this file, and so does `--collect-only`.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class GateItem(pytest.Item):
             raise GateNotPassedError(gate_text(answer.gate))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The verdict as text: its first line becomes the short summary and JUnit's message."""
+        """The verdict as text; its first line becomes the short summary and JUnit's message."""
         if isinstance(excinfo.value, GateNotPassedError):
             return as_output(str(excinfo.value))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """Where the test stands: in the policy, from its first line on; pytest needs one for tests that it skips."""
+        """Where the test is: at the policy's first line; pytest needs a line for tests that it skips."""
         return self.path, 0, f"gate {self.name}"

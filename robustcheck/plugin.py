@@ -78,23 +78,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
-    """Take earlier reports away where a `conftest.py` ends a run before it begins: a green would outlive it."""
+    """Remove earlier reports if a `conftest.py` ends a run before it begins: a green one would outlive it."""
     try:
         return (yield)
     except BaseException:  # it may skip, or exit
-        with suppress(Exception):  # what pytest has to tell is why it ends
+        with suppress(Exception):  # pytest has to report why it ends, not this
             _remove_earlier(early_config, early_config.known_args_namespace)
         raise
 
 
 def _remove_earlier(config: pytest.Config, options: argparse.Namespace) -> None:
-    """Take earlier reports away in a run that writes some and cannot begin."""
+    """Remove earlier reports in a run that would write new ones but cannot begin."""
     if not (options.robustcheck or config.getini("robustcheck")) or options.help or options.version:
         return
     paths, folder, _ = _asked(config, options)
     from robustcheck.gate_hooks import writes_reports
 
-    # A path at which there is nothing is a slip of whoever typed it, and may cost them no report.
+    # A path at which there is nothing is a typing slip, which must not cost a report.
     if folder.exists() and all(path.exists() for path in paths) and writes_reports(config, options):
         from robustcheck.report.output import try_to_remove_earlier
 
@@ -111,7 +111,7 @@ def _asked(config: pytest.Config, options: argparse.Namespace) -> tuple[list[Pat
     start = config.invocation_params.dir
     typed = config._parser.parse_known_args(list(config.invocation_params.args))
     asked = [start / path for path in typed.robustcheck]
-    # Paths that addopts adds to every run are seen from the ini file, as those of the ini key are.
+    # Paths that addopts adds to every run start at the ini file, as do those of the ini key.
     ini_folder = config.inipath.parent if config.inipath else start
     configured = [Path(path) for path in config.getini("robustcheck")]
     configured += [ini_folder / path for path in options.robustcheck if path not in typed.robustcheck]
@@ -121,13 +121,13 @@ def _asked(config: pytest.Config, options: argparse.Namespace) -> tuple[list[Pat
 
 
 def _output_folder(config: pytest.Config, options: argparse.Namespace, typed: str | None, default: Path) -> Path:
-    """Where reports go: what was typed is seen from where pytest was started, an ini file's from that file.
+    """Where reports go: a typed path starts where pytest was started, an ini file's path at that file.
 
     Args:
         config: pytest's.
         options: of the command line and addopts.
         typed: what the command line says, if it does.
-        default: the folder in which reports lie if nobody says where.
+        default: the folder in which reports lie if no other is given.
     """
     start = config.invocation_params.dir
     if typed:
@@ -138,12 +138,12 @@ def _output_folder(config: pytest.Config, options: argparse.Namespace, typed: st
 
 
 def _argument(path: Path, start: Path) -> str:
-    """A policy as pytest's argument: its whole path, or the way from `start` to it where the whole path means tests."""
+    """A policy as pytest's argument: its whole path, or the path from `start` if pytest would read tests in that."""
     ways = [str(path)] + ([os.path.relpath(path, start)] if path.drive == start.drive else [])
     way = next((way for way in ways if "[" not in way and "::" not in way), None)
     if way is None:
         raise pytest.UsageError(
-            f"{path}: pytest takes [ and :: in a path for names of tests; start it in the folder of the policy, or use "
+            f"{path}: pytest reads [ and :: in a path as names of tests; start it in the folder of the policy, or use "
             "`robustcheck run`"
         )
     return way
@@ -159,29 +159,29 @@ def _refuse_gates(named: Sequence[str], start: Path) -> None:
     for text in named:
         policy, gate = text.partition("::")[::2]
         if gate and not (start / text).exists():
-            # Options of an ini file start at its folder, and what pytest is given where it was started.
+            # An ini file's options start at its folder, pytest's arguments where pytest was started.
             here = (start / policy).exists()
-            told = f"; this gate alone: --robustcheck {shlex.quote(policy)} {shlex.quote(text)}" if here else ""
-            raise pytest.UsageError(f"--robustcheck {text}: names a gate, and takes a policy{told}")
+            told = f"; to run this gate alone: --robustcheck {shlex.quote(policy)} {shlex.quote(text)}" if here else ""
+            raise pytest.UsageError(f"--robustcheck {text}: names a gate, but takes a policy{told}")
 
 
 def _refuse_policies_among(paths: Collection[Path]) -> None:
-    """Raise a usage error if one of these files, which pytest knows no tests in, is a policy.
+    """Raise a usage error if one of these files, in which pytest knows no tests, is a policy.
 
-    With `--robustcheck policies/*.yaml` the shell gives the option the first of them, and pytest the others.
+    With `--robustcheck policies/*.yaml` the shell gives the first of them to the option, and the others to pytest.
     """
     for path in sorted(paths):
         if path.suffix in (".yaml", ".yml") and path.is_file():
             with path.open("rb") as file:
                 beginning = file.read(_BEGINNING)
             if re.search(rb"^robustcheck\s*:", beginning, flags=re.MULTILINE):
-                raise pytest.UsageError(f"{path} is a policy: say --robustcheck before it, and before each other one")
+                raise pytest.UsageError(f"{path} is a policy: put --robustcheck before it, and before each other one")
 
 
 def _loaded(paths: Mapping[Path, str], config: pytest.Config) -> dict[Path, Policy]:
-    """The policies at these paths, which messages call by what each is mapped to; all mistakes are told at once.
+    """The policies at these paths, mapped to what messages call them; all mistakes are reported at once.
 
-    Where there are any, earlier reports are taken away all the same.
+    If there are any, earlier reports are removed all the same.
     """
     from robustcheck.errors import PolicyError
     from robustcheck.policy import load_policy

@@ -1,6 +1,6 @@
-"""A policy whose gates run as pytest's tests: their answers as they come, and the report that is made of them.
+"""A policy whose gates run as pytest tests: their answers as they come, and the report made from them.
 
-What is heavy is imported inside the methods: each of xdist's workers loads this, and so does `--collect-only`.
+Heavy modules are imported inside the methods: each of xdist's workers loads this file, and so does `--collect-only`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class PolicyRun:
     """One policy in one process of a run: xdist's workers evaluate its gates, and its controller reports on them."""
 
     policy: Policy
-    nodeid: str  # of its file, with which those of its gates begin
+    nodeid: str  # of its file; its gates' node ids begin with it
     started: datetime
     worker: bool  # one of xdist's, which shares answers with the others
-    began: float = field(default_factory=time.monotonic)  # as `started`, by a clock that nobody sets
+    began: float = field(default_factory=time.monotonic)  # as `started`, by a clock that nobody can set
     line: Line | None = None  # where progress is shown
     output: Output | None = None  # where the reports go; None where none are written
     scratch: Path | None = None  # where counterexamples lie until they are published, and workers share answers
@@ -63,7 +63,7 @@ class PolicyRun:
                 self.line.clear()
 
     def note_answer(self, gate: str, answer: dict[str, Any]) -> None:
-        """Keep the answer that a gate's test report carried: of many samples each form of it is large."""
+        """Keep the answer that a gate's test report carried: with many samples each form of it is large."""
         from robustcheck.results import Answer
 
         self.answers[gate] = self.own.get(gate) or Answer.from_builtins(answer)
@@ -87,13 +87,13 @@ class PolicyRun:
 
         Args:
             interrupted: somebody stopped the run.
-            left: node ids of the tests that were to run and did not.
+            left: node ids of the tests that should have run and did not.
         """
         from robustcheck.evaluation.assembly import assemble
 
         answers = list(self.answers.values())
         known = next((answer for answer in answers if answer.model), answers[0] if answers else None)
-        # A test may be run again, or end so after its answer has come: the answer counts.
+        # A test may be run again, or crash after its answer has come: the answer counts.
         results = self.crashed | {answer.gate.id: answer.gate for answer in answers}
         return assemble(
             self.policy,
@@ -107,9 +107,9 @@ class PolicyRun:
         )
 
     def _cut_short(self, results: dict[str, GateResult], left: Set[str]) -> bool:
-        """Whether what passed is not all that was asked for: with -x another test's failure ends the run.
+        """Whether all gates that ran passed, but not all that were asked for ran: with -x another failure ends the run.
 
-        A gate that did not pass needs no such word: the report is no pass for it.
+        If a gate did not pass, this does not matter: its report is not a pass anyway.
         """
         waiting = any(test.partition("::")[0] == self.nodeid for test in left)
         return waiting and all(result.verdict in ("pass", "inconclusive") for result in results.values())

@@ -70,7 +70,7 @@ def test_without_a_temporary_folder_nothing_is_qualified_and_it_is_said(tmp_path
     done = CliRunner().invoke(main, ["qualify", "-o", str(tmp_path / "filed")])
     assert done.exit_code == 2
     assert done.stderr.splitlines()[-1] == (
-        "the known answers need a temporary folder for their policies and weights, and there is none: No usable "
+        "the known answers need a temporary folder for their policies and weights, but there is none: No usable "
         "temporary directory found in ['/tmp']; set TMPDIR to a folder that can be written"
     )
 

@@ -295,7 +295,7 @@ def test_render_replaces_nobody_else_s_files(project):
     report = str(project / "robustcheck-report" / "report.json")
     done = CliRunner().invoke(main, ["render", report, "-o", "."], catch_exceptions=False)
     assert done.exit_code == 2
-    assert "junit.xml is there, and no report.json of robustcheck's" in done.stderr
+    assert "junit.xml is there, but no report.json of robustcheck's" in done.stderr
     assert (project / "junit.xml").read_text() == "<testsuites/>"
     for _ in range(2):
         assert CliRunner().invoke(main, ["render", report, "-o", "again"]).exit_code == 0

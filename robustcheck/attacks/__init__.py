@@ -1,12 +1,12 @@
 """How the adversary searches: pure functions over tensors.
 
-One file an attack, but for `label_only` (in `partial_information`) and `ensemble` (in `searches`).
+One file an attack, except `label_only` (in `partial_information`) and `ensemble` (in `searches`).
 
-An attack never judges its own work and never loops: it says where to start and how to go on, a row a sample, and the
-evaluation keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocols: attacks that
-follow gradients, and attacks that ask an oracle). `objectives` are the losses that are raised, `draws` the random
-numbers, `adam` Adam's steps, `estimate` what stands for a gradient, along `smooth_directions`; `single_steps` are a
-search that examines others. `searches` makes those of a policy's entry.
+An attack never judges its own work and never loops: it says where to start and how to go on, with a row for each
+sample, and the evaluation keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocols:
+attacks that follow gradients, and attacks that ask an oracle). `objectives` are the losses that are raised, `draws` the
+random numbers, `adam` Adam's steps, and `estimate` replaces gradients, along `smooth_directions`; `single_steps` is a
+search that examines others. `searches` builds the searches of a policy's entry.
 """
 
 from robustcheck.attacks.apgd import APGD

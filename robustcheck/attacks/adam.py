@@ -1,7 +1,7 @@
 """Adam's step upwards (Kingma, Ba 2015, arXiv 1412.6980, algorithm 1), its size falling to 0 along a cosine.
 
-ε is a share of a row's largest gradient, and not a number as in the paper: how large gradients are is an affair of the
-network's logits, and its scale must decide nothing.
+ε is a share of a row's largest gradient, not a number as in the paper: the size of gradients depends on the scale of
+the network's logits, which must decide nothing.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 from robustcheck.attacks.base import State
 from robustcheck.threats.ball import per_row
 
-_MEAN, _SQUARE, _EPSILON = 0.9, 0.99, 1e-7  # β₁; β₂, below the paper's .999: a few hundred steps are all there are
+_MEAN, _SQUARE, _EPSILON = 0.9, 0.99, 1e-7  # β₁; β₂, below the paper's .999 because there are only a few hundred steps
 
 
 def moments(values: torch.Tensor) -> State:
-    """What Adam remembers of values (N, …), before the first step."""
+    """What Adam remembers about values (N, …), before the first step."""
     return {"mean": torch.zeros_like(values), "root": torch.zeros_like(values)}  # of the mean square
 
 
 def ascend(
     state: State, gradient: torch.Tensor, step: torch.Tensor, *, size: float, steps: int
 ) -> tuple[torch.Tensor, State]:
-    """The change (N, …) that step number `step` (N,), from 0 on, of so many makes; and the new moments."""
+    """The change (N, …) made by step number `step` (N,), from 0 on, of so many; and the new moments."""
     mean = _MEAN * state["mean"] + (1 - _MEAN) * gradient
     root = torch.hypot(sqrt(_SQUARE) * state["root"], sqrt(1 - _SQUARE) * gradient)  # squares round to 0 sooner
     number = per_row((step + 1).float())

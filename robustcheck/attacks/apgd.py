@@ -39,7 +39,7 @@ class APGD(GradientAttack):
 
     @cached_property
     def _since_checkpoint(self) -> torch.Tensor:
-        """(steps + 1,) how many steps a checkpoint looks back on; 0 where none is."""
+        """(steps + 1,) how many steps each checkpoint looks back on; 0 where there is none."""
         table = torch.zeros(self.steps + 1, dtype=torch.int64)
         at, period, last = 0, _FIRST_PERIOD, 0
         while (step := ceil(Fraction((at := at + period) * self.steps, 100))) < self.steps:

@@ -12,8 +12,8 @@ from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import Objective
 from robustcheck.threats import Ball
 
-A_LEVEL = 1.01  # in levels, as float32 has them: between distances that are no farther apart there is no other
-_CLOSER_STEPS = 10  # at least, where there are as many
+A_LEVEL = 1.01  # in levels, with float32's error: distances no farther apart than this have none between them
+_CLOSER_STEPS = 10  # at least, if there are as many
 
 State = dict[str, torch.Tensor]
 """What a search remembers, one row a sample. `images` (N, C, H, W) are the points that it asks about next; an attack
@@ -35,7 +35,7 @@ class Told:
 class Asked:
     """Images that rows ask about in one turn, in the order of the rows; a row may ask about several."""
 
-    images: torch.Tensor  # (M, C, H, W); an oracle sees what of them lies in the range
+    images: torch.Tensor  # (M, C, H, W); an oracle sees them clipped to the range
     asked: torch.Tensor  # (N, Q) bool: which places of a row's turn are filled; M in all, row by row
     noise: torch.Tensor | None = None  # what the attack added, for it to learn from
 
@@ -58,9 +58,9 @@ class Asked:
 class Answers:
     """An oracle's answers, one per queried image."""
 
-    loss: torch.Tensor  # (M,) the objective; where only labels are told, 1 for a wanted reading and -1 for another
+    loss: torch.Tensor  # (M,) the objective; if only labels are told, 1 for a wanted reading and -1 for any other
     fooled: torch.Tensor  # (M,) bool: the candidate reads the image as the adversary wants; not yet adjudicated
-    shown: torch.Tensor  # (M,) bool: that, or the wanted label is among the best few that are told
+    shown: torch.Tensor  # (M,) bool: fooled, or the wanted label is among the best few that are told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class GradientAttack(Attack):
     """A search that follows the gradient at each row's point."""
 
     steps: int  # points that a restart asks about
-    random_start: bool = False  # at a point of the ball, which a better known one may stand for; else at the image
+    random_start: bool = False  # at a point of the ball, unless a better one is known; else at the image
 
     @abstractmethod
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
@@ -106,7 +106,7 @@ class QueryAttack(Attack):
     queries: int  # how often a restart may ask
 
     starts_misread: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
-    adaptive: ClassVar[bool] = True  # what it is told decides where it goes
+    adaptive: ClassVar[bool] = True  # where it goes depends on what it is told
 
     @property
     @abstractmethod
@@ -125,7 +125,7 @@ class QueryAttack(Attack):
 
 
 def closer(attack: GradientAttack) -> GradientAttack:
-    """The same search where it came near before: with a single restart, and fewer steps."""
+    """The same search for where it came near before: with a single restart, and fewer steps."""
     return replace(attack, restarts=1, steps=min(attack.steps, max(_CLOSER_STEPS, attack.steps // 4)))
 
 
@@ -136,7 +136,7 @@ def of_rows(state: State, rows: torch.Tensor) -> State:
 
 
 def with_rows(state: State, rows: torch.Tensor, others: State) -> State:
-    """The state with that of some rows (N,) bool replaced, where `others` has it."""
+    """The state with some rows (N,) bool replaced by those of `others`, as far as it has them."""
     places = rows.nonzero().flatten()
     return {**state, **{name: state[name].index_copy(0, places, values) for name, values in others.items()}}
 

@@ -1,8 +1,8 @@
-"""Random numbers: a function of (seed, purpose, sample, restart), the draw's number and the place in it, no more.
+"""Random numbers: a function of only (seed, purpose, sample, restart), the draw's number and the place in it.
 
-Batch size, order of the samples, and number of workers or devices change no draw; nor does one draw change another. A
-batch's rows have a key each, and number k of a row is a function of its key and k: rows that are at different steps
-of their searches draw together, in a few tensor operations.
+Batch size, order of the samples, and number of workers or devices change no draw; nor does one draw change another.
+Each row of a batch has a key, and number k of a row is a function of its key and k: rows at different steps of their
+searches draw together, in a few tensor operations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STREAM = 2**40  # numbers of a row that belong to one draw of a search
 
 
 def key(seed: int, purpose: str, sample: str, restart: int) -> int:
-    """What tells the draws of a restart of a sample for a purpose, such as a gate, from all others: 64 bits, signed."""
+    """What separates a restart's draws for a sample and purpose, such as a gate, from all others: 64 bits, signed."""
     digest = hashlib.sha256(f"{seed}\0{purpose}\0{sample}\0{restart}".encode()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 
@@ -49,9 +49,9 @@ class Draws:
         return _logical_shift(self._words(prod(shape), at), 40).float().mul_(2.0**-24).view(-1, *shape)
 
     def normal(self, shape: Sequence[int], at: int | torch.Tensor = 0) -> torch.Tensor:
-        """Standard normal numbers, float32 (N, *shape): 2¹⁶ quantiles of their distribution, each as likely.
+        """Standard normal numbers, float32 (N, *shape): 2¹⁶ quantiles of their distribution, all equally likely.
 
-        They are made of the bits of `uniform` with the same `at`: a search draws one or the other there.
+        They are made from the bits of `uniform` with the same `at`: a search draws only one of them there.
         """
         count, quantiles = prod(shape), _quantiles(self.keys.device)
         # Four numbers a word, its lowest bits first, as they lie in memory on little-endian machines.
@@ -84,7 +84,7 @@ class Draws:
 def _quantiles(device: torch.device) -> torch.Tensor:
     """Quantiles of the standard normal distribution, float32 (2¹⁶,), ascending, scaled to variance 1, at most 4.33.
 
-    Rounded to what float32 holds of the largest, so that they are the same wherever they are computed.
+    Rounded to float32's precision at the largest, so that they are the same wherever they are computed.
     """
     shares = (torch.arange(2**16, dtype=torch.float64, device="cpu") + 0.5) / 2**16
     quantiles: torch.Tensor = torch.special.ndtri(shares)

@@ -21,7 +21,7 @@ from robustcheck.threats.ball import per_row
 class Estimate:
     """g = 1/(2σn) Σ (f(x + σuᵢ) - f(x - σuᵢ)) uᵢ over n pairs of normal uᵢ, asked over one turn or more.
 
-    What is expected of it is C∇f, with C the covariance of the uᵢ, whose pixels have variance 1; without `blur`, ∇f.
+    Its expectation is C∇f, with C the covariance of the uᵢ, whose pixels have variance 1; without `blur`, ∇f.
     """
 
     pairs: int
@@ -40,7 +40,7 @@ class Estimate:
         return {"sum": torch.zeros_like(images), "pairs": nothing, "turn": nothing}
 
     def asked(self, state: State, affordable: torch.Tensor | None = None) -> torch.Tensor:
-        """Which (N, `pairs_per_turn`) of a turn's pairs to query, where a row can pay for `affordable` (N,)."""
+        """Which (N, `pairs_per_turn`) of a turn's pairs to query, if a row can pay for `affordable` (N,)."""
         place, left = torch.arange(self.pairs_per_turn, device=state["pairs"].device), self.pairs - state["pairs"]
         return place < (left if affordable is None else torch.minimum(left, affordable))[:, None]
 
@@ -57,10 +57,10 @@ class Estimate:
             state: what `start` made, or this.
             noise: u (N, `pairs_per_turn`, C, H, W).
             difference: f(x + σu) - f(x - σu), (N, `pairs_per_turn`), 0 where nothing was asked.
-            asked: which (N, `pairs_per_turn`) pairs were asked about (default: all that were to be).
+            asked: which (N, `pairs_per_turn`) pairs were asked about (default: all that were due).
 
         Returns:
-            The state, and which rows (N,) have their estimate: it is in `state["sum"]`, until `restarted`.
+            The state, and which rows (N,) have a complete estimate: it is in `state["sum"]` until `restarted`.
         """
         weighed = torch.einsum("np,npchw->nchw", difference.nan_to_num(0, 0, 0), noise)
         total = state["sum"] + weighed / (2 * self.sigma * self.pairs)
@@ -68,7 +68,7 @@ class Estimate:
         return {"sum": total, "pairs": pairs, "turn": state["turn"] + 1}, pairs >= self.pairs
 
     def restarted(self, state: State, rows: torch.Tensor) -> State:
-        """Begin anew in these rows (N,), at other draws."""
+        """Begin anew in these rows (N,), with other draws."""
         return {
             "sum": torch.where(per_row(rows), 0, state["sum"]),
             "pairs": torch.where(rows, 0, state["pairs"]),

@@ -1,7 +1,7 @@
 """FMN: the fast minimum-norm attack (Pintor, Roli, Brendel, Biggio 2021, arXiv 2102.12827, algorithm 1).
 
-Each row walks along the gradient in a ball of its own, which shrinks while the row is read wrongly and grows while it
-is not. So it ends at the border between the two, as near to the image as it can.
+Each row walks along the gradient in a ball of its own, which shrinks while the row is misread and grows while it is
+not. So it ends at the border between the two, as near to the image as it can.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from robustcheck.threats import Ball
 from robustcheck.threats.ball import per_row
 
 _LAST_STEP = 0.01  # of the first: where the cosine ends
-_PIXELS = 3 * 224**2  # in all channels: of larger images the first step is longer, as far a pixel as on these
+_PIXELS = 3 * 224**2  # in all channels: on larger images the first step is longer, so that it goes as far a pixel
 _TINY = 1e-12
 
 
@@ -33,7 +33,7 @@ class FMN(GradientAttack):
     keeps_best: ClassVar[bool] = True
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Starts at the image; no wrong reading of it is known."""
+        """Starts at the image; no misread point is known yet."""
         unknown = torch.full((len(images),), torch.inf, device=images.device)
         return {"images": images, "best": images, "best_norm": unknown, "radius": unknown}
 
@@ -47,10 +47,10 @@ class FMN(GradientAttack):
 
         decay = (1 + (pi * told.step / self.steps).cos()) / 2
         gamma = self.gamma * decay
-        # All steps together go about half as far as there are of them, and a large image is to be crossed as well.
+        # All steps together go about half as far as their number, and a large image has to be crossed as well.
         first = max(1.0, sqrt(images[0].numel() / _PIXELS)) if self.step_share is None else self.step_share
         step = first * (_LAST_STEP + (1 - _LAST_STEP) * decay)
-        # Where nothing wrong has been found, the ball reaches to where the loss, were it linear, would turn; and a
+        # Until a misread point is found, the ball reaches to where the loss, if it were linear, would be 0; and a
         # little farther than in the paper, because a loss that is linear is 0 there, on either side of it by chance.
         to_border = norm + told.loss.abs() / ball.dual_norm(told.gradient).clamp_min(_TINY)
         to_border = to_border * (1 + gamma)
@@ -69,5 +69,5 @@ class FMN(GradientAttack):
         }
 
     def best(self, state: State) -> torch.Tensor:
-        """The nearest point that the search has seen read wrongly; the image itself if there is none."""
+        """The nearest misread point that the search has seen; the image itself if there is none."""
         return state["best"]

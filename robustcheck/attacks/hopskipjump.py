@@ -1,17 +1,17 @@
-"""HopSkipJump: along the decision border towards the sample, for those who see labels only.
+"""HopSkipJump: along the decision border towards the sample, for adversaries who see only labels.
 
-Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What is not the paper's:
+Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithms 1 and 2, for L2 and L∞. What differs from the paper:
 
 - Directions are smooth (`smooth_directions.py`), and perpendicular to the way from the sample to the image. How fast
-  scores change along the way does not matter, as the next binary search goes back along it; but it would drown what
-  does.
-- In L∞ a step moves all pixels as far. Those that are where they should be stay there because half as much as was found
-  across the way is added along it. In L2 that makes no difference.
-- A normal is a decaying sum of its estimates, which are made of fewer queries.
+  scores change along the way does not matter, because the next binary search goes back along it; but it would drown
+  what does.
+- In L∞ a step moves all pixels equally far. Those that are where they should be stay there because half as much as was
+  found across the way is added along it. In L2 that makes no difference.
+- A normal is a decaying sum of its estimates, each of which is made of fewer queries.
 - δ, where estimates ask, is a share of the distance that does not fall with the number of pixels.
 - Once the border is roughly known where a step leads, twice its length is tried, and if that fails, half of it.
-- In L∞, images of distances that are rounded alike are one image: where it is asked about as files would store it, a
-  binary search is one of whole grey levels.
+- In L∞, images at distances that are rounded alike are the same image: if questions are about images as files would
+  store them, a binary search is over whole grey levels.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ _BISECTING, _ESTIMATING, _STEPPING, _BRACKETING, _LONGER, _SHORTER = range(6)
 _AT_ONCE = 16  # queries of a row's estimate in one turn
 _MOST_SAMPLES = 10_000
 _ROUGHLY = 2.0**-6  # of the way: how well the border is known before other lengths of the step are tried
-_ALONG = 0.5  # of what was found across the way: what is added along it, about which nothing is asked
-_SHORTEST = 2.0**-16  # of the distance: a step that is shorter leads nowhere
+_ALONG = 0.5  # of what was found across the way: how much is added along it, where nothing is asked
+_SHORTEST = 2.0**-16  # of the distance: a shorter step leads nowhere
 _FINEST = 1e-6  # of the distance: what float32 images can tell apart
 _NOTHING = 1e-12
-_INNERMOST = 0.49  # of a level: what is nearer than that by less is rounded to the same
+_INNERMOST = 0.49  # of a level: points that are less than this nearer are rounded alike
 
 
 @dataclass(frozen=True, kw_only=True)
 class HopSkipJump(QueryAttack):
-    """Each iteration: a binary search to the border, an estimate of its normal there, and a step along that.
+    """Each iteration: a binary search to the border, an estimate of its normal there, and a step along the normal.
 
     The step is halved until its end is read as wanted, and then compared with others. The search is for the nearest
-    such image, and is over when one lies within ε.
+    such image, and ends when one lies within ε.
     """
 
     samples: int  # B₀, queries of the first estimate
@@ -79,7 +79,7 @@ class HopSkipJump(QueryAttack):
             "phase": nothing,
             "iteration": nothing,
             "turn": nothing,
-            "low": zero,  # shares of the way from the sample to the image: read rightly
+            "low": zero,  # shares of the way from the sample to the image: not read as wanted
             "high": zero + 1,  # and read as wanted
             "size": zero,
             "asked": nothing,  # in this estimate
@@ -149,7 +149,7 @@ class HopSkipJump(QueryAttack):
     def _at_border(self, high: torch.Tensor, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """The image at which a binary search ends.
 
-        Of those that are rounded alike it is the innermost: offsets from there lead to either side of the border.
+        Among those that are rounded alike it is the innermost: offsets from there lead to either side of the border.
         """
         if not self.grey_level:
             return self._at(high, state, clean, ball)
@@ -162,7 +162,7 @@ class HopSkipJump(QueryAttack):
         roughly = state["phase"] == _BRACKETING
         low, high = torch.where(fooled, state["low"], middle), torch.where(fooled, middle, state["high"])
         there = ~roughly & (high - low <= finest)
-        # Of a step that had to be halved, twice the length has been seen to lead too far.
+        # If a step had to be halved, twice its length is known to lead too far.
         halved = state["size"] * state["iteration"].clamp_min(1).sqrt() < 0.75 * ball.norm(state["origin"] - clean)
         after = torch.where(low == 0, _BISECTING, torch.where(halved, _SHORTER, _LONGER))  # 0: the sample itself
         compare = roughly & (high - low <= finest.clamp_min(_ROUGHLY))
@@ -187,7 +187,7 @@ class HopSkipJump(QueryAttack):
         }
 
     def _other_length(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        """Where a step of another length leads, brought as near to the sample as this one's end is read rightly."""
+        """Where a step of another length leads, brought to where this one's end is no longer read as wanted."""
         times = torch.where(state["phase"] == _LONGER, 2.0, 0.5)
         return ball.within(self._ahead(state, ball, times), clean, state["low"] * ball.norm(state["images"] - clean))
 
@@ -218,7 +218,7 @@ class HopSkipJump(QueryAttack):
         images = (state["images"][:, None] + delta * unit).clamp_(0, 1)
         left = self._samples(state) - state["asked"]
         asked = torch.arange(_AT_ONCE, device=left.device) < left[:, None]
-        seen = (images - state["images"][:, None]) / delta  # the directions that are left of those at the range's ends
+        seen = (images - state["images"][:, None]) / delta  # the directions, as far as the ends of the range left them
         return Asked(images=images.flatten(0, 1)[asked.flatten()], asked=asked, noise=seen)
 
     def _estimated(
@@ -235,12 +235,12 @@ class HopSkipJump(QueryAttack):
         wanted, count = state["wanted"] + answers.sum(dim=1), state["asked"] + asked.sum(dim=1).long()
         ready = count >= self._samples(state)
         mean = wanted / count
-        # With one answer only, that side is all that is known; else answers count by how unusual they are.
+        # If all answers are the same, only that side is known; otherwise answers count by how unusual they are.
         told = torch.where(per_row(mean.abs() >= 1), weighed, weighed - per_row(mean) * total)
         way = _way(state, clean)
         # Estimates of more answers are longer, and weigh more.
         across = _across((self.momentum * state["normal"] + told).double(), way.double()).float()
-        # A step in L∞ moves all pixels as far: without this, those that already are as they should be would go back.
+        # A step in L∞ moves all pixels equally far: without this, those that are already right would go back.
         normal = across + _ALONG * per_row(across.flatten(1).norm(dim=1)) * way
         distance = ball.norm(state["images"] - clean)
         return {
@@ -264,7 +264,7 @@ class HopSkipJump(QueryAttack):
     def _finest(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """How well (N,) the border is to be known, as a share of the distance.
 
-        θ = δ/√d, as near as a direction at random leads, and no better than images are told apart.
+        θ = δ/√d, as near as a random direction leads, but no finer than images can be told apart.
         """
         theta = max(_FINEST, self.delta / sqrt(clean[0].numel()))
         return (A_LEVEL * self.grey_level / self._distance(state, clean, ball)).clamp_min(theta)
@@ -272,7 +272,7 @@ class HopSkipJump(QueryAttack):
     def _delta(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """δ (N,), the L2 length of the offsets at which the normal is estimated."""
         pixels, distance = clean[0].numel(), ball.norm(state["images"] - clean)
-        length = distance * (sqrt(pixels) / ball.norm_of_ones(pixels))  # in L2, of a change of all pixels by as much
+        length = distance * (sqrt(pixels) / ball.norm_of_ones(pixels))  # in L2, of an equal change of all pixels
         return (self.delta * length).clamp_min(self.least_offset * sqrt(pixels))
 
 

@@ -1,4 +1,4 @@
-"""NES: gradient ascent on gradients that are estimated from scores.
+"""NES: gradient ascent with gradients that are estimated from scores.
 
 Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, section 2.1 and algorithm 1, with momentum, and a step that halves
 when the loss stops rising, as in the authors' code.
@@ -18,7 +18,7 @@ from robustcheck.attacks.estimate import Estimate, around
 from robustcheck.threats import Ball
 from robustcheck.threats.ball import per_row
 
-_PAIR = 2  # queries of the least estimate
+_PAIR = 2  # queries of the smallest estimate
 _FAR = 2.0  # times the radius: a step that ends at the border, wherever in the ball it begins
 
 
@@ -26,8 +26,8 @@ _FAR = 2.0  # times the radius: a step that ends at the border, wherever in the 
 class NES(QueryAttack):
     """xₜ₊₁ = project(xₜ + αₜ · u(mₜ)), where m is the running mean of estimates and u the direction of steepest ascent.
 
-    A step asks about the point, which tells how the loss goes, and about `samples` points around it. The last estimate
-    is made of as many as can still be paid, and as nobody will ask where it leads, that step goes to the border.
+    A step asks about the point, to follow the loss, and about `samples` points around it. The last estimate is made of
+    as many as can still be paid, and because nothing is asked after it, that step goes to the border.
     """
 
     samples: int  # even
@@ -106,7 +106,7 @@ class NES(QueryAttack):
         }
 
     def best(self, state: State) -> torch.Tensor:
-        """The point of the highest loss that was asked about; where the last step led is judged beside it."""
+        """The point with the highest loss that was asked about; where the last step led is judged as well."""
         return state["best"]
 
     def _paced(self, state: State, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

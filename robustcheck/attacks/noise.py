@@ -1,6 +1,6 @@
-"""Noise: random points at the border of the ball. No attack, but what any attack has to beat.
+"""Noise: random points at the border of the ball. Not an attack, but what any attack has to beat.
 
-Carlini et al. 2019, arXiv 1902.06705, section 5.3: where random search finds more than an attack does, the attack is
+Carlini et al. 2019, arXiv 1902.06705, section 5.3: if random search finds more than an attack does, the attack is
 broken.
 """
 
@@ -18,7 +18,7 @@ from robustcheck.threats import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(QueryAttack):
-    """Tries random directions, to the border: a corner of the L∞ ball, any point of the L2 sphere."""
+    """Tries random directions up to the border: a corner of the L∞ ball, any point of the L2 sphere."""
 
     images_per_turn: int = 1
     name: str = "noise"

@@ -1,10 +1,10 @@
 """What the adversary raises: one loss per sample, above 0 where the reading is what it wants.
 
-With more than two labels log-odds keep half of that: against a label they are above 0 also where no label has half of
-the probability, and towards one only where it has more than half.
+With more than two labels this is only half true of log-odds: against a label they are above 0 even if no label has half
+of the probability, and towards one only if it has more than half.
 
 Each is defined for two labels, three and more, for one logit (whose head is read as two labels), and for several
-findings at once. They are functions of logits or log-probabilities, at the operating point: a softmax or sigmoid head
+findings at once. They are functions of logits or log-probabilities at the operating point, so a softmax or sigmoid head
 does not kill their gradient.
 """
 
@@ -26,13 +26,13 @@ _TINY = 1e-12
 
 
 def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
-    """The loss that serves a goal.
+    """The loss for a goal.
 
     Args:
         loss: `cross_entropy`, `margin` (Carlini, Wagner 2017, arXiv 1608.04644, f₆) or `dlr`, the difference of
             logits ratio (Croce, Hein 2020, arXiv 2003.01690, equations 5 and 6).
         goal: what the adversary wants.
-        aimed: each row goes for its own aim, one label, or one finding, among those that would do.
+        aimed: each row has its own aim, one label or finding among those that would do.
     """
     if goal.multilabel:
         return _one_finding(goal) if aimed else _findings(loss, goal)
@@ -48,8 +48,8 @@ def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
 def nearest_border(goal: Goal, logits: torch.Tensor, labels: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """The margin that is the smallest at these logits (N, K), as a function of other logits, to margins (N,).
 
-    It is `margin`'s there. Elsewhere another label, or another finding, may be nearer: `margin` turns over to that one
-    and has a kink, and this has none.
+    There it equals `margin`. Elsewhere another label, or another finding, may be nearer: `margin` switches to that one
+    and has a kink, while this has none.
     """
     if goal.multilabel:
         nearest = margins_of_findings(goal, logits, labels).argmax(dim=1)
@@ -63,7 +63,7 @@ def nearest_border(goal: Goal, logits: torch.Tensor, labels: torch.Tensor) -> Ca
 def log_probability(goal: Goal) -> Objective:
     """The log-probability of what a goal wants, for means over many images: those that are turned weigh nothing.
 
-    It is log σ of the log-odds, so that its gradient does not vanish where the network is sure of the true label. Of
+    It is log σ of the log-odds, so its gradient does not vanish where the network is sure of the true label. With
     several findings it is that of the soft maximum over those that may be turned.
     """
     odds = objective("cross_entropy", goal)
@@ -77,10 +77,10 @@ def log_probability(goal: Goal) -> Objective:
 def log_odds(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Log-odds (N,) against a label: log((1 - p) / p) of its softmax probability p.
 
-    It is what `cross_entropy` raises. It rises with the cross-entropy -log p and its gradient is a positive multiple of
-    that, so signed and normalised steps, and comparisons of losses, are the same; but where the network is sure and the
-    gradient of cross-entropy rounds to zero, this one does not. For two labels, or one logit, it is the margin between
-    them. Above 0 more than half of the probability lies elsewhere.
+    It is what `cross_entropy` raises. It rises with the cross-entropy -log p, and its gradient is a positive multiple
+    of that one's, so signed and normalised steps, and comparisons of losses, are the same. But where the network is
+    sure, the gradient of cross-entropy rounds to zero and this one does not. For two labels, or one logit, it is the
+    margin between them. Above 0, more than half of the probability lies elsewhere.
 
     Args:
         logits: (N, K), K >= 2; log-probabilities are logits too.
@@ -100,9 +100,9 @@ def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The margin in units of the distance between the best and the third best logit: no scale of the logits matters.
+    """The margin in units of the distance between the best and the third best logit, so their scale does not matter.
 
-    With two labels there is no third, and one logit more is the margin itself.
+    With two labels there is no third, and the loss is the margin itself.
     """
     if logits.shape[1] < 3:
         return margin(logits, labels)
@@ -125,8 +125,8 @@ def _dlr_to(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> t
 def _scale_to(logits: torch.Tensor) -> torch.Tensor | float:
     """Targeted DLR's unit, the best logit's distance from the mean of the third and the fourth.
 
-    With three labels the third alone would do only until it is the target: then the ratio is constant. So there is
-    none, as with two.
+    With three labels the third alone would do only until it is the target: then the ratio is constant. So there is no
+    unit, as with two.
     """
     if logits.shape[1] < 4:
         return 1.0
@@ -143,7 +143,7 @@ def _untargeted(loss: Loss) -> Objective:
 
 
 def _toward(loss: Loss, label: int) -> Objective:
-    """One label is wanted, and all others are in its way: the loss of that label, the other way round."""
+    """The loss if one label is wanted: the loss of that label, reversed."""
 
     def toward(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
         wanted = torch.full_like(labels, label)
@@ -155,10 +155,10 @@ def _toward(loss: Loss, label: int) -> Objective:
 
 
 def _findings(loss: Loss, goal: Goal) -> Objective:
-    """The loss where any of several findings may be turned: the margin of the finding nearest to its threshold.
+    """The loss if any of several findings may be turned: the margin of the finding nearest to its threshold.
 
-    `cross_entropy` takes the soft maximum (log-sum-exp) of those margins, which every finding pulls at. There is no
-    scale to divide by (`dlr`): findings do not compete.
+    `cross_entropy` takes the soft maximum (log-sum-exp) of these margins, to which every finding contributes. There is
+    no scale to divide by (`dlr`): findings do not compete.
     """
 
     def turned(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:

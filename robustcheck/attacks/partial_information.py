@@ -1,8 +1,8 @@
-"""From an image of the wanted label to the sample, seeing the scores of the best few labels, or labels only.
+"""From an image of the wanted label to the sample, seeing the scores of the best few labels, or only labels.
 
 Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, sections 2.3 and 2.4, algorithm 2. The ball around the sample
-shrinks from the start to ε while the image stays what the adversary wants; estimates of the gradient tell how to
-move so that it does. With labels alone a score is the share of noisy copies that are read as wanted.
+shrinks from the start to ε while the image stays what the adversary wants; estimates of the gradient show how to move
+so that it does. With labels alone, a score is the share of noisy copies that are read as wanted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robustcheck.attacks.estimate import Estimate
 from robustcheck.threats import Ball
 from robustcheck.threats.ball import per_row
 
-_LEAST_GAIN = 0.02  # of the radius: what a smaller ball gains beyond ε
+_LEAST_GAIN = 0.02  # of the radius: the least by which a smaller ball outside ε has to shrink
 _SMALLEST_STEP = 2.0**-4  # of the first
 _AT_ONCE = 16  # queries of a row in one turn, or a pair with all its copies
 
@@ -28,17 +28,17 @@ _AT_ONCE = 16  # queries of a row in one turn, or a pair with all its copies
 class PartialInformation(QueryAttack):
     """Alternates between an estimate of the gradient and tries of a smaller ball, each with a step along it.
 
-    A try at which the wanted label is not among those that are told halves what the ball loses; when that is small, the
-    step is tried in the ball as it is, then halved. Any other try moves the search, and what the ball loses grows.
-    Another estimate is made after a step with which the ball did not shrink, and when the step is small.
+    If a try does not show the wanted label among those that are told, the ball shrinks by half as much; when that is
+    little, the step is tried in the ball as it is, then halved. Any other try moves the search, and the ball shrinks by
+    more. Another estimate is made after a step with which the ball did not shrink, and when the step is small.
     """
 
     samples: int  # scores of an estimate, even
-    sigma: float | None  # σ, of a pixel, as a share of the full range; None: a quarter of ε, in L2 of the whole offset
+    sigma: float | None  # σ of a pixel, as a share of the full range; None: a quarter of ε, in L2 for the whole offset
     step: float  # of the ball's radius
     momentum: float
     blur: float  # of the directions, as a share of the image's shorter side
-    copies: int = 1  # whose share of wanted readings is a point's score
+    copies: int = 1  # of a point: the share of them that is read as wanted is its score
     radius: float | None = None  # of their noise, as `sigma`
     least_offset: float = 0.0  # of a pixel, that changes an image at all, as a share of the full range
     name: str = "partial_information"
@@ -46,7 +46,7 @@ class PartialInformation(QueryAttack):
 
     @cached_property
     def _estimate(self) -> Estimate:
-        # In units of σ, which may depend on the image's size: of an estimate only the direction is used.
+        # In units of σ, which may depend on the image's size: only the direction of an estimate is used.
         at_once = max(1, _AT_ONCE // (2 * self.copies))
         return Estimate(pairs=self.samples // 2, sigma=1.0, blur=self.blur, at_once=at_once)
 
@@ -56,12 +56,12 @@ class PartialInformation(QueryAttack):
         return 2 * self._estimate.pairs_per_turn * self.copies
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """Starts at an image that is read as wanted, with tries of a smaller ball: nothing is known about the slope."""
+        """Starts at an image that is read as wanted, by trying smaller balls: nothing is known about the slope yet."""
         radius = ball.norm(images - clean)
         return {
             "images": images,
             "radius": radius,
-            "gain": (radius - ball.radius).clamp_min(0),  # all that it may lose
+            "gain": (radius - ball.radius).clamp_min(0),  # all that it may shrink by
             "size": torch.full_like(radius, self.step),
             "mean": torch.zeros_like(images),
             "trying": torch.ones(len(images), dtype=torch.bool, device=images.device),
@@ -80,7 +80,7 @@ class PartialInformation(QueryAttack):
     def learn(
         self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws
     ) -> State:
-        """Move where a try was read as wanted; take an estimate's answers in."""
+        """Move if a try was read as wanted; add answers to an estimate."""
         trying, told = state["trying"], queries.table(answers.loss)
         if trying.any():
             held = queries.table(answers.shown)[trying, 0]
@@ -102,13 +102,13 @@ class PartialInformation(QueryAttack):
         ahead = self._ahead(state, clean, ball)
         images = torch.where(per_row(held), ahead, state["images"])
         radius = torch.where(held, ball.norm(ahead - clean).clamp_min(ball.radius), state["radius"])
-        left = radius - ball.radius  # what the ball may still lose
+        left = radius - ball.radius  # what the ball may still shrink by
         least = torch.minimum(_LEAST_GAIN * radius, left)
         arrived = left <= ball.slack(clean[0].numel())
 
         gain = torch.where(held, 2 * state["gain"], state["gain"] / 2)
         gives_up = ~held & ((gain < least) | arrived)
-        # Where no smaller ball will do, a step in this one may, away from the border; then the slope is another.
+        # If no smaller ball will do, a step inside this one may, away from the border; then the slope is different.
         moves_only, without_slope = state["gain"] <= 0, ~state["mean"].flatten(1).any(dim=1)
         shorter = gives_up & moves_only & (state["size"] > _SMALLEST_STEP * self.step)
         size = torch.where(shorter, state["size"] / 2, state["size"])
@@ -136,7 +136,7 @@ class PartialInformation(QueryAttack):
 
     def _size(self, given: float | None, state: State, ball: Ball) -> float:
         """How large a pixel's offset is, as a share of the full range."""
-        even = ball.radius / ball.norm_of_ones(state["images"][0].numel())  # of all pixels, at the ball's border
+        even = ball.radius / ball.norm_of_ones(state["images"][0].numel())  # each pixel's at the ball's border
         return max(self.least_offset, even / 4 if given is None else given)
 
     def _estimated(self, state: State, told: torch.Tensor, noise: torch.Tensor, ball: Ball) -> State:

@@ -28,7 +28,7 @@ class PatchTraining:
     reach: tuple[float, float] = (0.0, 1.0)  # the same on any look, which may be darker or brighter
 
     def start(self, shape: tuple[int, int, int], draws: Draws, restart: int) -> State:
-        """Patches (N, C, S, S) of a shape, one per row of the draws: grey, those of later restarts random."""
+        """Patches (N, C, S, S) of a shape, one per row of the draws: grey at first, random in later restarts."""
         rows = len(draws.keys)
         values = draws.uniform(shape) if restart else torch.full((rows, *shape), 0.5, device=draws.keys.device)
         low, high = self.visible

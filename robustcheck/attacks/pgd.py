@@ -50,6 +50,6 @@ class PGD(GradientAttack):
 
 
 def _normalised(gradient: torch.Tensor) -> torch.Tensor:
-    """Gradients scaled to a mean absolute value of 1 a row: those of all steps weigh the same in their sum."""
+    """Gradients scaled to a mean absolute value of 1 a row, so that all steps weigh the same in their sum."""
     mean = gradient.abs().flatten(1).mean(dim=1)
     return gradient / per_row(mean.clamp_min(torch.finfo(torch.float32).tiny))

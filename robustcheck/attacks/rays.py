@@ -1,4 +1,4 @@
-"""RayS: the direction of ±1 along which the border is nearest, for those who see labels only, in the L∞ ball.
+"""RayS: the direction of ±1 along which the border is nearest, for adversaries who see only labels, in the L∞ ball.
 
 Chen, Gu 2020, arXiv 2006.12792, algorithms 2 and 3.
 """
@@ -21,9 +21,9 @@ _OF_EPSILON = 0.25  # the same, where ε is small
 
 @dataclass(frozen=True, kw_only=True)
 class RayS(QueryAttack):
-    """Turns the signs of one block after another, of 1, 2, 4, … blocks in all, and keeps what brings the border nearer.
+    """Flips the signs of one block after another, of 1, 2, 4, … blocks in all, and keeps what brings the border nearer.
 
-    Whether it does is one question, at the distance that is known; how much nearer, a binary search. Where images are
+    Whether it does takes one question, at the known distance; how much nearer takes a binary search. If images are
     asked about as they are stored, distances are whole grey levels.
     """
 
@@ -32,7 +32,7 @@ class RayS(QueryAttack):
     images_per_turn: ClassVar[int] = 1
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """All signs are +1, and the border is not known to be anywhere."""
+        """All signs are +1, and nothing is known about the border."""
         count, device = len(clean), clean.device
         nothing = torch.zeros(count, dtype=torch.int64, device=device)
         return {
@@ -82,7 +82,7 @@ class RayS(QueryAttack):
         }
 
     def _next(self, state: State, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The block after this one; after the last of the finest the finest begins again, on other signs."""
+        """The block after this one; after the last of the finest blocks these begin again, with other signs."""
         level, place = state["level"], state["place"] + 1
         blocks = 2 ** level.clamp_min(0)
         length = (size + blocks - 1) // blocks

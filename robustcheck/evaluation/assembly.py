@@ -22,7 +22,7 @@ def assemble(
 ) -> AuditReport:
     """The report on a policy from the results of its gates, in the policy's order.
 
-    `seconds` since it was started are told by a clock that nobody sets.
+    `seconds` since it was started come from a clock that nobody can set.
     """
     decision = policy.decision
     gates = tuple(results[gate.id] for gate in policy.gates if gate.id in results)

@@ -1,4 +1,4 @@
-"""From what a gate's searches came to, to its result: measured, judged, and said."""
+"""Makes a gate's result from what its searches came to: measured, judged and reported."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from robustcheck.policy import Gate
 from robustcheck.results import Control, Cost, Finding, GateResult, HealthCheck, Metric, Verdict
 from robustcheck.words import listed, plural
 
-_STRENGTHEN = "raise its steps or draws"
+_STRENGTHEN = "raise the attack's steps or draws"
 
 
 def conclude(
     standing: Standing, account: Account, examine: Callable[[Standing, Cost], tuple[HealthCheck, ...]]
 ) -> GateResult:
-    """Keep what others want of it, examine the attack, then judge the gate; health is costed apart from the search.
+    """Keep what other gates need, examine the attack, then judge the gate; health is costed apart from the search.
 
     Args:
         standing: what the searches came to.
         account: opened before them.
-        examine: whether an attack that follows the candidate's own gradients worked, after searches of this cost.
+        examine: says whether an attack that follows the candidate's own gradients worked, after searches of this cost.
     """
     gate, setting = standing.gate, standing.setting
     keep_examples(gate, setting, standing.broken)
@@ -70,7 +70,7 @@ def examine_gradients(standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]
 
 
 def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> GateResult:
-    """Measured and judged; a pass needs an attack that nothing shows to be broken."""
+    """Measures and judges; a pass needs an attack that nothing shows to be broken."""
     gate, setting = standing.gate, standing.setting
     measurement = standing.measurement(standing.broken)
     metrics = measurement.metrics(gate.bounds)
@@ -120,13 +120,13 @@ def judged_as(
     gate, setting, blind = standing.gate, standing.setting, standing.blind
     if not standing.goal.applies(setting.labels[standing.among]).any():
         return "error", _nothing_to_attack(gate)
-    if verdict == "fail":  # what was found is verified, whatever was not
+    if verdict == "fail":  # what was found is verified, whatever was missed
         return verdict, None
     if not standing.goal.attackable(setting.decisions, setting.labels)[standing.among].any():
         return "error", nothing_right(gate, setting)
     if verdict == "error":
         return verdict, undefined(gate, metrics)
-    # Before what the attack had to follow: a candidate that is fed wrongly often gives it nothing.
+    # Before asking what the attack had to follow: a candidate with the wrong input often gives it nothing.
     if setting.strict and (alike := read_alike(readings(setting, {}, None))):
         return "error", alike
     if setting.strict and vacuous and vacuous.every:
@@ -150,10 +150,10 @@ def _undercut_sample_by_sample(standing: Standing) -> str | None:
     if not lost or judged.verdict_if(lost) in ("pass", judged.verdict_if({})):
         return None
     who = listed(one.control.name for one in each)
-    mend = _STRENGTHEN if any(one.control.name != "no attack" for one in each) else "the conditions alone do it"
+    mend = _STRENGTHEN if any(one.control.name != "no attack" for one in each) else "the conditions alone turn them"
     return (
-        f"{who} turned {len(lost)} of {plural(len(held), 'sample')} that held, which the adversary may do as "
-        f"well, and without them the gate would not pass; {mend}"
+        f"{who} turned {len(lost)} of {plural(len(held), 'sample')} that held, which the adversary may do "
+        f"too, and without them the gate would not pass; {mend}"
     )
 
 
@@ -165,9 +165,9 @@ def _undercut_as_a_whole(standing: Standing) -> str | None:
             continue
         if judged.without_its_attack().verdict_if(one.turned) not in ("pass", judged.verdict_if({})):
             return (
-                f"{one.control.name}, which the adversary may lay on all images as well, turned "
-                f"{len(one.turned)} of {plural(len(standing.attacked), 'sample')}, and in the attack's place the gate "
-                f"would not pass; {_STRENGTHEN}"
+                f"{one.control.name}, which the adversary may lay on all images too, turned "
+                f"{len(one.turned)} of {plural(len(standing.attacked), 'sample')}, and with it in place of the attack "
+                f"the gate would not pass; {_STRENGTHEN}"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""What is turned without an attack: what a condition alone, or a patch that nobody optimised, does to the candidate."""
+"""Controls: what a condition alone, or a patch that nobody optimised, turns without an attack."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ Shown = Callable[[torch.Tensor], torch.Tensor]
 """From clean images (N, C, H, W), shares of the full range, to what is shown in their place."""
 
 Admitted = Literal["each", "all", "none"]
-"""Whether a gate's adversary may do what a control does: to each sample apart from the others, to all at once, or not.
-"""
+"""Whether a gate's adversary may do what a control does: to each sample separately, to all at once, or not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Controlled:
-    """A control, and whom it turned."""
+    """A control, and the samples that it turned."""
 
     control: Control
     turned: Mapping[int, Entry]  # samples, and what they are read as
@@ -41,10 +40,10 @@ class Controlled:
 def seen_unattacked(
     gate: Gate, setting: Setting, viewer: Viewer, samples: Sequence[int]
 ) -> tuple[Controlled, np.ndarray | None]:
-    """Clean images under a gate's conditions: which are read as the adversary wants, and on which cells (N, L)."""
+    """Which clean images, under a gate's conditions, are read as the adversary wants, and on which cells (N, L)."""
     turned, cells = _turned(gate, setting, viewer, samples, lambda clean: clean)
     grid = np.stack([cells[sample] for sample in samples]) if cells else None
-    # Who changes nothing stays within every budget.
+    # An adversary who changes nothing stays within every budget.
     return _controlled("no attack", turned, samples, setting), grid
 
 
@@ -77,7 +76,7 @@ def _controlled(name: str, turned: Mapping[int, Entry], samples: Sequence[int], 
 def _turned(
     gate: Gate, setting: Setting, viewer: Viewer, samples: Sequence[int], shown: Shown
 ) -> tuple[dict[int, Entry], dict[int, np.ndarray]]:
-    """Samples that are read as the adversary wants, and of each, on which cells (L,) it is, where there is a grid."""
+    """Samples that are read as the adversary wants; if there is a grid, also on which cells (L,) each one is."""
     turned, cells = dict[int, Entry](), dict[int, np.ndarray]()
     limit = max(1, setting.candidate.chunks.limit // viewer.at_once)
     for chunk in batches(samples, setting.samples.shape_of, limit):
@@ -103,7 +102,7 @@ def grid_of(
     intervals: Intervals,
     groups: np.ndarray | None,
 ) -> tuple[Cell, ...]:
-    """The table of distances by angles from what was read on each cell, (N, L) both, of samples of groups (N,)."""
+    """The table of distances by angles, from what was read on each cell, (N, L) both, for samples of groups (N,)."""
     places = [(distance, angle) for distance in spec.distances for angle in spec.angles]
     return tuple(
         Cell(

@@ -22,7 +22,7 @@ class Account:
 
     @classmethod
     def open(cls, setting: Setting, surrogates: Sequence[LoadedSurrogate]) -> Account:
-        """From now on, for the candidate and those that stand in for it."""
+        """Count from now on, for the candidate and its surrogates."""
         meters = (setting.candidate.meter, *(one.candidate.meter for one in surrogates))
         return cls(meters=meters, before=tuple(replace(meter) for meter in meters))
 

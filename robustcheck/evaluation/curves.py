@@ -19,7 +19,7 @@ def budget_curve(setting: Setting, family: Hashable, judged: np.ndarray, attacke
 
 
 def query_curve(setting: Setting, judged: np.ndarray, broken: dict[int, Entry]) -> tuple[QueryPoint, ...]:
-    """Accuracy on these samples (M,) at each number of queries at which it falls: what a smaller limit had left."""
+    """Accuracy on these samples (M,) at each number of queries at which it falls: what a smaller limit would leave."""
     queries = {sample: entry.queries for sample, entry in broken.items() if entry.queries is not None}
     return tuple(
         QueryPoint(queries=int(count), accuracy=accuracy) for count, accuracy in _falls(setting, judged, queries)
@@ -27,7 +27,7 @@ def query_curve(setting: Setting, judged: np.ndarray, broken: dict[int, Entry]) 
 
 
 def _falls(setting: Setting, judged: np.ndarray, at: Mapping[int, float]) -> Iterator[tuple[float, float]]:
-    """What is left of the clean accuracy from 0 on, when samples that were read rightly fall at these values."""
+    """What is left of the clean accuracy, from 0 on, if samples that were read correctly fall at these values."""
     right, samples = setting.decisions == setting.labels, len(judged)
     clean = int(right[judged].sum())
     values, lost = np.unique([float(value) for sample, value in at.items() if right[sample]], return_counts=True)

@@ -1,4 +1,4 @@
-"""A policy under evaluation: which gate runs when, what it takes from others, and with whom it is compared."""
+"""A policy under evaluation: when each gate runs, what it takes from others, and which it is compared with."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Evaluation:
         elsewhere: Callable[[str], GateResult] | None,
     ) -> GateResult:
         if own.verdict not in ("pass", "inconclusive") or own.id not in self.setting.memory.verdict_if:
-            return own  # what failed has failed, whoever else would have broken more; and some are compared with nobody
+            return own  # a failed gate stays failed, whatever others broke; and some gates are compared with no others
         names = [one.id for one in self.weaker(own.id) if selected is None or one.id in selected]
         others = [elsewhere(name) if elsewhere else self.gate(name, selected=selected) for name in names]
         larger = [self.gate(name, selected=selected, elsewhere=elsewhere) for name in self._stand_for(own)]
@@ -138,7 +138,7 @@ class Evaluation:
 
     def _rung(self, gate: Gate) -> Fraction:
         """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""
-        setting = self._setting_or_error  # files alone may say how deep they are, and so which budget is the larger
+        setting = self._setting_or_error  # the depth, and so which budget is larger, may be known only from files
         if gate.epsilon is None or isinstance(setting, EvaluationError):
             return Fraction(0)
         levels = gate.levels(setting.samples.bits)
@@ -177,18 +177,18 @@ class Evaluation:
         self._running = gate.id
         try:
             with as_evaluation_error(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
-                torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # of what candidates and surrogates draw
+                torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # for what candidates and surrogates draw
                 return run_gate(gate, setting.about(gate.finding), shared=self.policy.evidence == "shared")
         except EvaluationError as error:
             return self._error(gate, str(error))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a time limit, say: it is told, and does not strike the gate's relatives again
+        except BaseException as error:  # a time limit, say: it is reported, and does not hit related gates again
             self._results[gate.id] = self._error(gate, f"it was stopped: {last_line(error)}")
             raise
 
     def not_evaluated(self, gate_id: str, why: str) -> GateResult:
-        """The result of a gate that something beside it kept from being evaluated; it is not remembered."""
+        """The result of a gate that something outside it kept from being evaluated; it is not remembered."""
         return self._error(self._asked(gate_id), why)
 
     def _error(self, gate: Gate, message: str) -> GateResult:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @contextmanager
 def as_evaluation_error() -> Iterator[None]:
-    """Make an `EvaluationError` of whatever is raised, a candidate's `sys.exit` too.
+    """Turn whatever is raised into an `EvaluationError`, a candidate's `sys.exit` too.
 
     Raises:
         EvaluationError: the message is for the person who typed the policy.
@@ -32,7 +32,7 @@ def as_evaluation_error() -> Iterator[None]:
 
 
 def value_or_error(make: Callable[[], T]) -> T | EvaluationError:
-    """What is made, or why it cannot be: each gate that needs it reports that, and none tries again."""
+    """What is made, or why it cannot be: each gate that needs it reports the reason, and none tries again."""
     try:
         with as_evaluation_error():
             return make()

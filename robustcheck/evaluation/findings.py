@@ -14,7 +14,7 @@ from robustcheck.results import Control, Finding, HealthCheck, Metric, Surrogate
 from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 from robustcheck.words import listed, plural
 
-NOTHING_TO_FOLLOW = "no-usable-gradient"  # said in place of what health checks say of gradients
+NOTHING_TO_FOLLOW = "no-usable-gradient"  # replaces what health checks say about gradients
 
 CODES = frozenset(MEANINGS) | {
     "area-at-most",
@@ -42,19 +42,19 @@ CODES = frozenset(MEANINGS) | {
     "twin-disagreed",
     "undercut-by-control",
 }
-"""Codes of all findings of gates, whoever tells them; those of health checks are the checks' names."""
+"""Codes of all findings of gates, wherever they come from; those of health checks are the checks' names."""
 
-LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than so is no guide
-LEAST_RIGHT = 0.1  # of the samples: where fewer are right in all findings, few are attacked
-FEW = 10  # attacked samples, where they are less than half of all: else the policy has no more to be judged on
-_ONE_FINDING = "; a gate with a finding, and goal: missed_finding or false_alarm, attacks that one alone"
-LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that reads fewer as the candidate does is another model
+LEAST_TURNED = 0.5  # of the attacked samples: a surrogate that the attack turns less often than this is no guide
+LEAST_RIGHT = 0.1  # of the samples: if fewer are right in all findings, few are attacked
+FEW = 10  # attacked samples, if they are less than half of all; otherwise the policy has no more to offer
+_ONE_FINDING = "; a gate that names a finding, with goal: missed_finding or false_alarm, attacks that one alone"
+LEAST_AGREEMENT = 0.75  # of the samples: a surrogate that agrees on fewer is another model
 
 
 def findings(
     standing: Standing, *, surrogates: tuple[Surrogate, ...], success: Metric, health: tuple[HealthCheck, ...]
 ) -> tuple[Finding, ...]:
-    """Those about how it was searched, what weighs most first.
+    """Findings about how a gate was searched, the most serious first.
 
     Those about metrics, requirements and passes are `measurement`'s, `vacuous`'s and `weak_passes`'.
     """
@@ -81,16 +81,17 @@ def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> 
     unstarted = blind & found.trace.unstarted
     if unstarted:
         message = (
-            f"{len(unstarted)} samples held, but no image to start from was found for them within the limit: none that "
-            "was tried before the last query, of the others that are labelled as the adversary wants and of noise, is "
-            "read so; "
+            f"{plural(len(unstarted), 'sample')} held, but no image to start from was found for them within the limit: "
+            "of noise, and of the other images that are labelled as the adversary wants, none that was tried before "
+            "the last query is read that way; "
             f"raise queries, or add samples (first: {_first(setting, unstarted)})"
         )
         yield Finding(code="no-start", severity="warning", message=message)
     if rest := blind - unstarted:
         message = (
-            f"{len(rest)} samples held, but the attack never had anything to follow there: no "
-            f"{'answers that changed' if gate.asks else 'finite gradient but zero'} (first: {_first(setting, rest)})"
+            f"{plural(len(rest), 'sample')} held, but the attack never had anything to follow there: "
+            f"{'no answer changed' if gate.asks else 'no gradient was finite and not zero'} "
+            f"(first: {_first(setting, rest)})"
         )
         yield Finding(code=NOTHING_TO_FOLLOW, severity="warning", message=message)
 
@@ -101,28 +102,28 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
         if control.success.successes and (control.success.successes or 0) >= (success.successes or 0):
             message = (
                 f"{control.name} turned {control.success.successes} of {control.success.samples} samples, and the "
-                f"attack {success.successes}: it is weak, or its search was too short"
+                f"attack {success.successes}: the attack is weak, or its search was too short"
             )
             yield Finding(code="outdone-by-control", severity="warning", message=message)
 
 
 def nothing_right(gate: Gate, setting: Setting) -> str:
-    """Why nothing was attacked where no sample is worth it, and of several findings what may be done."""
+    """Why nothing was attacked if no sample is worth it and, with several findings, what can be done about it."""
     about = "" if gate.goal == "untargeted" else f" that the goal {gate.goal} is about"
-    return f"no sample{about} is read rightly before the attack{_at_once(gate, setting)}: nothing was attacked" + (
+    return f"no sample{about} is read correctly before the attack{_at_once(gate, setting)}: nothing was attacked" + (
         _ONE_FINDING if _at_once(gate, setting) else ""
     )
 
 
 def _at_once(gate: Gate, setting: Setting) -> str:
-    """In how many findings a sample has to be right to be attacked; "" where that is one."""
+    """In how many findings a sample has to be right to be attacked; "" if that is one."""
     head = setting.candidate.head
     several = head.multilabel and len(head.labels) > 1 and gate.goal == "untargeted"
     return f" in all {len(head.labels)} findings at once" if several else ""
 
 
 def _hardly_attacked(standing: Standing) -> Iterator[Finding]:
-    """Warn where so few samples are attacked that what is left of them says little about the candidate."""
+    """Warn if so few samples are attacked that the result says little about the candidate."""
     gate, setting = standing.gate, standing.setting
     attacked_count, judged_count = len(standing.attacked), len(standing.judged)
     at_once = _at_once(gate, setting)
@@ -131,28 +132,28 @@ def _hardly_attacked(standing: Standing) -> Iterator[Finding]:
         return
     if at_once:
         message = (
-            f"only {attacked_count} of {plural(judged_count, 'sample')} are read rightly before the attack{at_once}: "
+            f"only {attacked_count} of {plural(judged_count, 'sample')} are read correctly before the attack{at_once}: "
             f"the others were not attacked{_ONE_FINDING}"
         )
     else:
         spared = int((~standing.goal.applies(setting.labels))[standing.judged].sum())
         wrong = judged_count - spared - attacked_count
-        why = [f"{spared} that the goal {gate.goal} is not about"] if spared else []
-        why += [f"{wrong} that {'is' if wrong == 1 else 'are'} read wrongly before it"] if wrong else []
+        why = [f"the goal {gate.goal} is not about {spared} of them"] if spared else []
+        why += [f"{wrong} {'is' if wrong == 1 else 'are'} read wrongly before the attack"] if wrong else []
         message = (
-            f"the attack had only {attacked_count} of {plural(judged_count, 'sample')} to turn, without "
-            f"{' and '.join(why)}: what becomes of so few says little"
+            f"the attack had only {attacked_count} of {plural(judged_count, 'sample')} to turn, because "
+            f"{' and '.join(why)}: the result on so few says little"
         )
     yield Finding(code="few-attacked", severity="warning", message=message)
 
 
 def _by_weakness(gate: Gate) -> Iterator[Finding]:
-    """Warn where all that is required is that the attack has enough success."""
+    """Warn if all that is required is that the attack succeeds often enough."""
     asked = [bound for bound in gate.bounds if not bound.always_met and bound.of[1] != "control_success"]
     if asked and all(bound.at_least == (bound.of[1] in LOWER_IS_BETTER) for bound in asked):
         message = (
             f"{listed(f'{bound.metric} {bound}' for bound in asked)} is met by a candidate that the attack breaks, and "
-            "not by one that holds: a pass shows no robustness; to require some, turn the bound round"
+            "not by one that holds: a pass shows no robustness; to require robustness, reverse the bound"
         )
         yield Finding(code="met-by-weakness", severity="warning", message=message)
 
@@ -174,8 +175,8 @@ def _not_aimed_at(gate: Gate, setting: Setting) -> Iterator[Finding]:
         about = "" if aimed is None else f", which is about {aimed},"
         message = (
             f"{listed(named)} may look better than it is: under goal {gate.goal}{about} a search ends with whichever "
-            "finding turns first, and others turn by accident; to require something of a finding, give it a gate of "
-            "its own, with finding, and goal: missed_finding for its sensitivity, or false_alarm for its specificity"
+            "finding turns first, and others turn only by accident; to require something of a finding, give it a gate "
+            "of its own that names it, with goal: missed_finding for its sensitivity or false_alarm for its specificity"
         )
         yield Finding(code="finding-not-aimed-at", severity="warning", message=message)
 
@@ -195,12 +196,12 @@ def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]
             said = f"reads only {of_all.successes} of {of_all.samples} samples as the candidate does"
         elif of_attacked is not None and _disagrees(of_attacked):
             said = (
-                f"reads only {of_attacked.successes} of the {of_attacked.samples} attacked samples rightly before the "
-                "attack, as the candidate does"
+                f"reads only {of_attacked.successes} of the {of_attacked.samples} attacked samples correctly before "
+                "the attack, as the candidate does"
             )
         else:
             continue
-        message = f"the surrogate {surrogate.path} {said}; what does not carry over may be its fault"
+        message = f"the surrogate {surrogate.path} {said}; if attacks do not carry over, it may be to blame"
         yield Finding(code="poor-surrogate", severity="warning", message=message)
     if not surrogates or not searched:
         return
@@ -210,8 +211,8 @@ def _poor(surrogates: tuple[Surrogate, ...], searched: int) -> Iterator[Finding]
         who = f"the surrogate {surrogates[0].path} itself" if len(surrogates) == 1 else "the surrogates together"
         before = f" ({misread} were misread there before it)" if misread else ""
         message = (
-            f"the attack turned {successes} of {searched} samples on {who}{before}; what does not turn the surrogate "
-            "shows little about the candidate"
+            f"the attack turned {successes} of {searched} samples on {who}{before}; an attack that does not turn the "
+            "surrogate shows little about the candidate"
         )
         yield Finding(code="surrogate-not-turned", severity="warning", message=message)
 
@@ -225,24 +226,24 @@ def _of_the_search(found: Found) -> Iterator[Finding]:
     if trace.not_finite:
         message = (
             f"{trace.gradients_not_finite} gradients, on {plural(len(trace.not_finite), 'image')}, had NaN or "
-            "infinity, which was not followed"
+            "infinity in places, which were not followed"
         )
         yield Finding(code="gradient-not-finite", severity="warning", message=message)
     if trace.refuted:
         message = (
-            f"{trace.refuted} proposals that the search saw read wrongly were not, once rounded to the stored depth "
-            "and read by the artefact in full precision; the search went on"
+            f"{trace.refuted} proposals that were misread in the search were not misread once they were rounded to the "
+            "stored depth and read by the artefact in full precision; the search went on"
         )
         yield Finding(code="lost-in-rounding", severity="note", message=message)
     if trace.lapsed:
         message = (
-            f"{trace.lapsed} proposals held on the looks of a step, and not on as many fresh ones as it takes; the "
-            "search went on"
+            f"{trace.lapsed} proposals held on the looks of a step, but not on as many fresh ones as are required; "
+            "the search went on"
         )
         yield Finding(code="lost-on-fresh-looks", severity="note", message=message)
     if trace.disagreed:
         message = (
-            f"of these, {trace.disagreed} are read wrongly by the twin of the graph as they are stored, and not by "
+            f"of these, {trace.disagreed} are misread by the twin of the graph as they are stored, but not by "
             "ONNX Runtime, whose verdict counts"
         )
         yield Finding(code="twin-disagreed", severity="note", message=message)
@@ -251,6 +252,6 @@ def _of_the_search(found: Found) -> Iterator[Finding]:
 def _of_the_machine(setting: Setting) -> Iterator[Finding]:
     if setting.candidate.chunks.halved_to:
         message = (
-            f"memory ran out, and the batch was halved to {setting.candidate.chunks.halved_to}; no draw depends on it"
+            f"memory ran out, so the batch was halved to {setting.candidate.chunks.halved_to}; no draw depends on it"
         )
         yield Finding(code="batch-halved", severity="note", message=message)

@@ -88,13 +88,13 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stoppin
 
 
 def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Standing:
-    """What searches came to so far, about all samples; `attackable` (N,) says which are worth attacking."""
+    """What the searches came to so far, on all samples; `attackable` (N,) says which are worth attacking."""
     gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
     broken = {
         sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if attackable[sample]
     }
     verified = [*setting.memory.ledger.scores_within(family, levels), found.trace.scores]
-    told = not (gate.descending and found.inherited)  # scores at a larger budget are not those at this one
+    told = not (gate.descending and found.inherited)  # scores at a larger budget are not scores at this one
     return Standing(
         gate=gate,
         setting=setting,
@@ -123,7 +123,7 @@ def _with_controls(search: Search, stopping: Stopping) -> tuple[Standing, tuple[
 
 
 def _finding_probabilities(search: Search, found: Found, broken: dict[int, Entry]) -> np.ndarray | None:
-    """Most adverse probabilities (N, K) of several findings, where images are looked at once and as they are."""
+    """Most adverse probabilities (N, K) of several findings, if images are looked at once, and as they are."""
     if not isinstance(search.viewer, Once):
         return None
     verified = search.setting.memory.ledger.finding_probabilities_within(search.family, search.levels)
@@ -157,7 +157,7 @@ def _with_inherited(own: tuple[HealthCheck, ...], standing: Standing, search: Se
 
 
 def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:
-    """What conditions alone do, and what covering alone does; and the grid of gates that have one."""
+    """What conditions alone turn, and what covering alone turns; and the grid of gates that have one."""
     gate, setting = search.gate, search.setting
     if gate.conditions is None or not attacked:
         return (), ()

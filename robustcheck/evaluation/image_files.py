@@ -55,14 +55,14 @@ class ImageWriter:
         """Write a picture, or without one the array, under a name without its ending.
 
         Raises:
-            EvaluationError: the disk is full, or does not let itself be written to.
+            EvaluationError: the disk is full, or cannot be written to.
         """
         if self._folder is None:
             return None
         name = f"{name}.{'npy' if image is None else 'png'}"
         path = self._folder / name
         try:
-            # Not the folder itself: where a run has ended and taken it away, a straggler must not make it again.
+            # Not the folder itself: if a run has ended and removed it, a straggler must not make it again.
             for parent in [*Path(name).parents][-2::-1]:
                 (self._folder / parent).mkdir(exist_ok=True)
             with replacing(path) as part, part.open("wb") as file:  # workers may write the same clean image
@@ -84,6 +84,6 @@ def _picture(stored: np.ndarray) -> Image.Image | None:
 
 
 def _folder_names(gates: Sequence[str]) -> dict[str, str]:
-    """A folder per gate: pgd[2/255] -> pgd-2-255; a number tells apart ids that would share one, on any system."""
+    """A folder per gate: pgd[2/255] -> pgd-2-255; a number separates ids that would share one on some system."""
     plain = [re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate" for gate in gates]
     return dict(zip(gates, distinct(plain, taken=(CLEAN, PATCHES)), strict=True))

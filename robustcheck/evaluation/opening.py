@@ -1,4 +1,4 @@
-"""What all gates of a policy need is loaded once: samples, candidate, and what attacks learn from and follow."""
+"""Loads once what all gates of a policy need: samples, candidate, and what attacks learn from and follow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from robustcheck.results import DataInfo
 
 @dataclass(kw_only=True)
 class Opening:
-    """Loads what a policy names, when the first gate needs it, and says how far it came.
+    """Loads what a policy names when the first gate needs it, and says how far it has come.
 
     Args:
         policy: what is asked.
@@ -49,7 +49,7 @@ class Opening:
 
     @cached_property
     def setting(self) -> Setting | EvaluationError:
-        """Samples and candidate; or why they cannot be loaded."""
+        """Samples and candidate, or why they cannot be loaded."""
         with left_as_found(), freed_memory_kept():
             return value_or_error(self._load)
 
@@ -67,7 +67,7 @@ class Opening:
         )
         self.candidate = candidate
         range_notes = samples.images.late_notes
-        if samples.hounsfield is not None and policy.model.preprocess.window:  # which says what of CT is seen
+        if samples.hounsfield is not None and policy.model.preprocess.window:  # which says what part of CT is seen
             range_notes = ()
         self.data = replace(self.data, notes=(*self.data.notes, *range_notes))
         intervals = Intervals(confidence=policy.decision.confidence, kind=policy.decision.interval)
@@ -102,7 +102,7 @@ class Opening:
         )
 
     def _train_split(self, need: Need, judged: Samples) -> Samples:
-        """What surrogates and patches learn from, read once, and fit for who needs it now."""
+        """What surrogates and patches learn from: read once, and checked for the one who needs it now."""
         data = self.policy.data
         if self._train_samples is None:
             self._train_samples = train_split(data, self.policy.model, self.policy.folder, need, judged)
@@ -119,7 +119,7 @@ class Opening:
                     model=self.policy.model,
                     split=partial(self._train_split, FOR_SURROGATES, samples),
                     candidate=candidate,
-                    # What one that draws answers depends on the gate that asks first.
+                    # The answers of a candidate that draws depend on which gate asks first.
                     answers=self._answers if candidate.randomness is None else {},
                     samples=samples,
                     folder=self.policy.folder,
@@ -130,14 +130,14 @@ class Opening:
 
 
 def _order(policy: Policy, samples: Samples) -> np.ndarray:
-    """The samples as they are written, or at random where a gate may stop before the last one."""
+    """The samples in their own order, or in a random one if a gate may stop before the last one."""
     if policy.decision.stop == "never":
         return np.arange(len(samples))
     return in_random_order(samples.names, seed=policy.seed)
 
 
 def _budgets_of_entries(policy: Policy) -> Counter[str]:
-    """How many gates an entry has whose searches may begin where those of the others ended."""
+    """How many gates of each entry have searches that may begin where those of the others ended."""
     if policy.evidence == "isolated":
         return Counter()
     return Counter(gate.entry for gate in policy.gates if gate.family is not None and not gate.asks)

@@ -1,4 +1,4 @@
-"""What a gate's samples came to: readings, scores and outcomes, from the counterexamples that are known."""
+"""What became of a gate's samples: readings, scores and outcomes, from the counterexamples that are known."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from robustcheck.results import Evidence, Metric, Outcome
 from robustcheck.results.agreed import EXAMPLES_A_GATE
 
 _NONE_OF_THE_KIND = "none of them is of the kind that it is about"
-_NOT_KNOWN = "it was not followed on this candidate, such as probabilities of one that draws"
+_NOT_KNOWN = "it is not tracked for this candidate (such as probabilities of one that draws)"
 _UNDEFINED = {
-    "balanced_accuracy": "it takes samples of every label",
-    "ppv": "it takes samples with and without the finding, of which some are read as positive",
-    "npv": "it takes samples with and without the finding, of which some are read as negative",
+    "balanced_accuracy": "it needs samples of every label",
+    "ppv": "it needs samples with and without the finding, some of which are read as positive",
+    "npv": "it needs samples with and without the finding, some of which are read as negative",
 }
 
 
 def keep_examples(gate: Gate, setting: Setting, broken: dict[int, Entry]) -> None:
-    """Put the clean images of a few of a gate's own counterexamples beside them."""
+    """Write the clean images of a few of a gate's own counterexamples beside them."""
     for sample in sorted(sample for sample, entry in broken.items() if entry.found_by == gate.id)[:EXAMPLES_A_GATE]:
         setting.images.clean(sample, setting.samples.image(sample))
 
@@ -45,7 +45,7 @@ def most_adverse(setting: Setting, verified: list[dict[int, float]], broken: dic
 
 
 def scores_with(setting: Setting, probabilities: np.ndarray, verified: Mapping[int, float]) -> np.ndarray:
-    """Probabilities (N,) of the positive label where these are known, too, of some samples."""
+    """Probabilities (N,) of the positive label if these of some samples are known too."""
     worse = probabilities.copy()
     for sample, score in verified.items():
         positive = setting.candidate.head.is_positive(int(setting.labels[sample]))
@@ -67,7 +67,7 @@ def most_adverse_of_findings(
 
 
 def finding_probabilities_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarray]:
-    """The probabilities (K,) of counterexamples, where they are known."""
+    """The probabilities (K,) of counterexamples, if they are known."""
     return {
         sample: entry.finding_probabilities
         for sample, entry in broken.items()
@@ -78,7 +78,7 @@ def finding_probabilities_of(broken: Mapping[int, Entry]) -> dict[int, np.ndarra
 def finding_probabilities_with(
     setting: Setting, probabilities: np.ndarray, verified: Mapping[int, np.ndarray]
 ) -> np.ndarray:
-    """Probabilities (N, K) of each finding where these (K,) are known, too, of some samples."""
+    """Probabilities (N, K) of each finding if these (K,) of some samples are known too."""
     worse = probabilities.copy()
     there = present(setting.labels.numpy(), probabilities.shape[1])
     for sample, found in verified.items():
@@ -92,7 +92,7 @@ def readings(
     positive_probabilities: np.ndarray | None,
     finding_probabilities: np.ndarray | None = None,
 ) -> Readings:
-    """How all samples are read where these counterexamples are known."""
+    """How all samples are read, given these counterexamples."""
     after = setting.decisions.numpy().copy()
     for sample, entry in broken.items():
         after[sample] = entry.decision
@@ -161,7 +161,7 @@ def outcomes(
 
 
 def _evidence(sample: int, found: Found, inherited: Container[int]) -> Evidence:
-    """What speaks for a sample that held."""
+    """The evidence for a sample that held."""
     if sample in found.trace.unstarted:
         return "unstarted"
     return "inherited" if sample in inherited else "searched"

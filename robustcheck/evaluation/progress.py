@@ -1,4 +1,4 @@
-"""How far long work is: who wants to know, and what parts of it say."""
+"""How far long work has come: who listens, and what its parts report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tell = Callable[[int, int], None]
 
 
 def silent(*_told: object) -> None:
-    """Nobody wants to know."""
+    """Nobody is listening."""
 
 
 class ListenerError(BaseException):
@@ -25,7 +25,7 @@ class ListenerError(BaseException):
 
 
 def ending(listener: Listener) -> Listener:
-    """A listener whose errors are no candidate's: they end the work. Ctrl-C stays what it is.
+    """A listener whose errors are not taken for a candidate's: they end the work. Ctrl-C stays what it is.
 
     Raises:
         ListenerError: it raises anything.
@@ -44,20 +44,20 @@ def ending(listener: Listener) -> Listener:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a part of some work tells: how much of the whole is done."""
+    """Reports, from a part of some work, how much of the whole is done."""
 
     tell: Tell
     of: int  # the whole
     before: int = 0  # how much of it was done before this part
 
     def done(self, count: int) -> None:
-        """Tell that so much of this part is done."""
+        """Report that so much of this part is done."""
         self.tell(self.before + count, self.of)
 
     def after(self, count: int) -> Progress:
-        """That of the part which begins once so much of this one is done."""
+        """The progress of the part that begins once so much of this one is done."""
         return replace(self, before=self.before + count)
 
 
 SILENT = Progress(tell=silent, of=0)
-"""Of work whose progress nobody wants to know."""
+"""For work whose progress nobody follows."""

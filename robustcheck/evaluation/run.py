@@ -56,7 +56,7 @@ def run(
         interrupted = True
     except ListenerError as error:
         raised = error.raised
-    if raised is not None:  # out of the `except`, in which it would get a context
+    if raised is not None:  # outside the `except`, where it would get a context
         raise raised
     with interrupts_ignored(interrupted):
         return assemble(

@@ -28,21 +28,21 @@ from robustcheck.results import Control, HealthCheck, Outcome, Verdict
 
 
 class VerdictIf(Protocol):
-    """How a gate would be judged if samples had become what they became elsewhere."""
+    """How a gate would be judged if samples had the outcomes that they had elsewhere."""
 
     def __call__(self, outcomes: Mapping[str, Outcome], *, by_estimate: bool, instead: bool = False) -> Verdict:
         """Its verdict.
 
         Args:
-            outcomes: what samples, by name, became elsewhere.
-            by_estimate: by the estimate where its interval has just decided it, and not by its own rule.
-            instead: in place of what the gate itself turned, and not beside it.
+            outcomes: of samples elsewhere, by name.
+            by_estimate: judge by the estimate if its interval has only just decided it, and not by its own rule.
+            instead: in place of what the gate itself turned, not in addition to it.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What gates leave to those after them: the part of a setting that changes as they run."""
+    """What gates leave for later ones: the part of a setting that changes as they run."""
 
     ledger: Ledger = field(default_factory=Ledger)
     warm_starts: WarmStarts = field(default_factory=WarmStarts)
@@ -55,7 +55,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Candidate and samples, what the candidate makes of them unattacked, and what gates share of their searches."""
+    """Candidate and samples, how the candidate reads them unattacked, and what gates share of their searches."""
 
     candidate: Candidate
     samples: Samples
@@ -85,7 +85,7 @@ class Setting:
         return members_of(self.samples)
 
     def about(self, finding: str | None) -> Setting:
-        """The same where this finding, of several, is the positive one; None: the one that the policy names, if any."""
+        """The same with this finding, of several, as the positive one; None: the one that the policy names, if any."""
         head = self.candidate.head
         if finding is None or head.labels.index(finding) == head.positive:
             return self
@@ -104,7 +104,7 @@ class Setting:
         controls: Sequence[Control] = (),
         among: np.ndarray | None = None,
     ) -> Measurement:
-        """What is measured of samples (M,) as all of them (N,) were read; the arguments are `Measurement`'s."""
+        """What is measured on samples (M,), given how all of them (N,) were read; arguments as for `Measurement`."""
         return Measurement(
             readings=readings,
             labels=self.candidate.head.labels,

@@ -1,7 +1,7 @@
 """Several worker processes, one policy, the same answers as one process.
 
 The gates of one family inherit from one another, so whichever worker first needs one of them evaluates the family
-under a lock; the others wait and read. Families run side by side, but for gates that are compared. A white-box gate
+under a lock; the others wait and read. Families run side by side, except for gates that are compared. A white-box gate
 waits for gates with a narrower goal, less knowledge or a single step; a gate that queries an oracle waits for `noise`
 gates; a patch gate waits for smaller patches, and for those that may do no more. Never the reverse, so workers cannot
 deadlock.

@@ -1,4 +1,4 @@
-"""What a gate's searches came to, and how it would be judged by that, or with more samples broken."""
+"""What a gate's searches came to, and how it would be judged on that, or with more samples broken."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Standing:
     rule: Rule
 
     def about(self, judged: np.ndarray) -> Standing:
-        """The same, about some of the samples (M,) alone."""
+        """The same, about only some of the samples (M,)."""
         seen = set(judged.tolist())
         return replace(
             self,
@@ -61,8 +61,8 @@ class Standing:
     def by_estimate(self) -> Standing:
         """The same, judged by the point estimate if the gate may stop early.
 
-        It is used to ask whether further broken samples would flip the verdict. With one sample fewer the interval of a
-        gate that stopped early had not decided it, so one more broken sample always would undo it.
+        It is used to ask whether further broken samples would flip the verdict. With one sample fewer, the interval
+        of a gate that stopped early had not yet decided it, so one more broken sample would always undo that.
         """
         return replace(self, rule="estimate") if self.setting.stop == "early" else self
 
@@ -81,7 +81,7 @@ class Standing:
 
     @property
     def blind(self) -> set[int]:
-        """Samples that held while no search ever had anything to follow."""
+        """Samples that held although no search ever had anything to follow there."""
         inherited = {sample for sample, followable in self.found.inherited.items() if followable}
         return set(self.held) - self.found.trace.followable - inherited
 
@@ -104,10 +104,10 @@ class Standing:
         )
 
     def verdict_if_read(self, outcomes: Mapping[str, Outcome], *, by_estimate: bool, instead: bool = False) -> Verdict:
-        """How the gate would be judged if samples, by name, had become what they became elsewhere; see `VerdictIf`."""
+        """How the gate would be judged if samples, by name, had these outcomes from elsewhere; see `VerdictIf`."""
         names, head = self.setting.samples.names, self.setting.candidate.head
         more = {sample: outcomes[names[sample]] for sample in self.judged.tolist() if names[sample] in outcomes}
-        known = {  # of several findings a report does not say how likely each was
+        known = {  # a report does not say how likely each of several findings was
             sample: replace(UNKNOWN, decision=decision, score=one.score)
             for sample, one in more.items()
             if self.finding_probabilities is None and (decision := head.named(one.attacked)) is not None

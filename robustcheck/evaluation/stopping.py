@@ -1,7 +1,7 @@
 """Deciding early: samples are taken in a random order, and a gate stops as soon as its verdict is decided.
 
-`early` decides when an interval that holds at every number of samples at once does (`anytime`); `determined` when no
-outcome of the samples that are left could change the verdict on the estimate.
+`early` decides as soon as an interval that holds at every number of samples does (`anytime`); `determined` as soon as
+no outcome of the remaining samples could change the verdict on the estimate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DECIDED = ("pass", "fail")
 
 
 def stages(setting: Setting) -> Iterator[int]:
-    """How many samples, in the setting's order, are to have been searched after each stage: all at once if none stops.
+    """How many samples, in the setting's order, have been searched after each stage; all at once if no gate stops.
 
     Whole batches are searched; where in a stage the verdict was decided is looked up afterwards.
     """
@@ -36,7 +36,7 @@ def stages(setting: Setting) -> Iterator[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """Where a gate may stop, by what its searches came to so far, about all samples."""
+    """Where a gate may stop, given what its searches came to so far on all samples."""
 
     known: Standing
     needed: int | None  # samples with which the verdict was decided; None if it is not
@@ -63,7 +63,7 @@ class Stopping:
 
 
 def is_decided(known: Standing, count: int) -> bool:
-    """Whether so many samples, in the setting's order, decide what their policy lets be decided before the last."""
+    """Whether so many samples, in the setting's order, decide the gate, as far as its policy allows that."""
     by_interval = known.setting.stop == "early"
     return _decided_by_interval(known, count) if by_interval else _whatever_follows(known, count)
 
@@ -76,7 +76,7 @@ def _needed(known: Standing, before: int, until: int) -> int | None:
         return next((count for count in looked_at.tolist() if _decided_by_interval(known, count)), None)
     if setting.stop == "never" or not _whatever_follows(known, until):
         return None
-    # An early number that this passes over costs a few samples more that are listed, and no verdict.
+    # If this passes over an early number, a few more samples are listed, but no verdict changes.
     low, high = before, until
     while high - low > 1:
         middle = (low + high) // 2
@@ -89,14 +89,14 @@ def _decided_by_interval(known: Standing, count: int) -> bool:
     verdict = seen.verdict_if({})
     if verdict == "pass" and not seen.attacked:
         return False  # nothing was tried yet
-    # What held for want of anything to follow shows nothing: a pass has to do without it.
+    # Samples that held because there was nothing to follow show nothing: a pass has to do without them.
     return verdict in _DECIDED and (verdict == "fail" or seen.verdict_if(unknown(seen.blind)) == "pass")
 
 
 def _whatever_follows(known: Standing, count: int) -> bool:
-    """Whether the verdict is the same if all that are left hold, if all break, and on those that were seen.
+    """Whether the verdict is the same if all remaining samples hold, if all break, and on those that were seen.
 
-    Where a sample is attacked that is misread in another finding, an attack may mend that: nothing is determined.
+    If a sample is attacked that is misread in another finding, an attack may correct that: nothing is determined.
     """
     if known.goal.multilabel and known.goal.kind != "untargeted":
         return False

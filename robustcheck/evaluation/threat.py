@@ -11,7 +11,7 @@ from robustcheck.results import Threat
 
 
 def threat_of(gate: Gate, bits: int, *, drawing: bool = False) -> Threat:
-    """The threat model of a gate with an attack, on images of so many bits; whether the candidate is one that draws."""
+    """The threat model of a gate with an attack, on images of so many bits; `drawing`: the candidate draws."""
     common = Threat(
         goal=gate.goal,
         target=gate.target,
@@ -45,5 +45,5 @@ def _conditions(gate: Gate, drawing: bool) -> dict[str, Any] | None:
     if isinstance(gate.attack, RP2Spec):
         written["judged_on"] = gate.attack.cells * gate.conditions.looks_from(gate.attack.cells, drawing=drawing)
     if drawing:
-        written["candidate_draws"] = True  # then each look is a call of its own, and what holds is looked at twice
+        written["candidate_draws"] = True  # then each look is a separate call, and what holds is looked at twice
     return written

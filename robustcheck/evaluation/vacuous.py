@@ -1,7 +1,7 @@
 """Requirements that hold whatever the attack does: a gate that has no others is green and shows nothing.
 
-`missed_finding` leaves the negatives alone: of a thousand samples with 50 positives an accuracy of 0.95 is left once
-each positive is missed. What a requirement comes to then follows from the clean readings and the goal.
+`missed_finding` leaves the negatives alone: with 50 positives among a thousand samples, an accuracy of 0.95 is left
+once each positive is missed. What a requirement comes to then follows from the clean readings and the goal.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Vacuous:
     """Requirements of a gate that no attack could have failed."""
 
     bounds: tuple[Bound, ...]
-    every: bool  # whether no other requirement of the gate could have been failed, either
+    every: bool  # whether no other requirement of the gate could have been failed either
     turned: Mapping[str, Metric]  # what is measured if everything is turned
-    attacked_count: int  # samples that are, then
+    attacked_count: int  # samples that are turned then
 
     @classmethod
     def among(
@@ -41,17 +41,17 @@ class Vacuous:
         *,
         in_a_finding: Mapping[int, Entry] | None = None,
     ) -> Vacuous | None:
-        """Those of a gate's requirements; None if there are none.
+        """Those among a gate's requirements; None if there are none.
 
-        What any value meets, such as `accuracy: 0`, is there to be measured.
+        A bound that any value meets, such as `accuracy: 0`, is only there to be measured.
 
         Args:
             bounds: all that the gate requires.
             required: measures what these ask for where counterexamples are known.
             attacked: samples that the adversary is after.
             rule: by which they are judged.
-            in_a_finding: where the goal is about one of several findings, the same samples with that one turned: a mean
-                over all hardly falls by that.
+            in_a_finding: if the goal is about one of several findings, the same samples with that one turned: a mean
+                over all findings hardly falls by that.
         """
         asked = [bound for bound in bounds if not bound.always_met and bound.of[1] not in _OF_CONTROLS]
         if not asked or not attacked:
@@ -76,20 +76,20 @@ class Vacuous:
         named = [bound.metric for bound in self.bounds]
         what = "the gate passes" if self.every else f"what is required of {listed(named)} is met"
         averages = [one for one in self.bounds if one.averages_findings and goal.finding is not None]
-        spared = dict.fromkeys(averages, "; the other findings as they are")
+        spared = dict.fromkeys(averages, "; other findings unchanged")
         then = listed(
             f"{one.metric} would be {self.turned[one.metric].value:.3f} ({one}{spared.get(one, '')})"
             for one in self.bounds
         )
         instead = [one for one in dict.fromkeys((_fallen(goal), "attack_success")) if one not in named]
         return (
-            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked_count:,}) {then}; "
-            f"require {' or '.join(instead) or 'another metric'}, or a bound that is not met then"
+            f"{what} whatever the attack does: with every attacked sample turned ({self.attacked_count:,}), {then}; "
+            f"require {' or '.join(instead) or 'another metric'}, or a bound that would not be met then"
         )
 
 
 def _fallen(goal: Goal) -> str:
-    """The metric that nothing is left of if an adversary reaches its goal everywhere, where there is one."""
+    """The metric of which nothing is left if an adversary reaches its goal everywhere, if there is one."""
     if goal.multilabel and goal.finding is None:  # those of a finding that the goal is not about fall by accident
         return "attack_success"
     if goal.kind == "missed_finding":
@@ -100,9 +100,9 @@ def _fallen(goal: Goal) -> str:
 
 
 def turned_in_a_finding(goal: Goal, setting: Setting, attacked: Sequence[int]) -> dict[int, Entry] | None:
-    """Attacked samples with the finding turned that the goal is about; None where it is about no single one of several.
+    """Attacked samples with the goal's finding turned; None if the goal is not about a single one of several.
 
-    About any of several, an adversary chooses, and which choice costs a mean most is not known.
+    If any of several will do, the adversary chooses, and which choice costs a mean most is not known.
     """
     if goal.finding is None:
         return None

@@ -1,6 +1,6 @@
-"""Passes that show little: of a budget that changes next to nothing, or of an attack that was hardly one.
+"""Passes that show little: under a budget that changes next to nothing, or against an attack that was hardly one.
 
-They stay passes, since that is what was asked; a warning says how little it was.
+They stay passes, because that is what was asked for; a warning says how little it was.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from robustcheck.results import Cost, Finding, HealthCheck
 from robustcheck.results.agreed import WORST_SUBGROUP
 from robustcheck.words import listed, plural
 
-LEAST_LEVELS = 0.25  # of 255 that are visible, in every pixel: what changes less is next to no change
+LEAST_LEVELS = 0.25  # of 255 that are visible, in every pixel: less is next to no change
 FEWEST_STEPS = 10  # of a search that asks, and of a patch's training
-LEAST_REACH = 0.5  # of what is visible: from grey, which patches begin as, to an end
-_MASKED = ("gradient-explains", "beats-searches-without-gradients")  # which tell that a gradient leaves something out
+LEAST_REACH = 0.5  # of what is visible: from grey, as which patches begin, to black or white
+_MASKED = ("gradient-explains", "beats-searches-without-gradients")  # they show whether a gradient leaves something out
 
 
 def weak_passes(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -> Iterator[Finding]:
@@ -46,7 +46,7 @@ def _tiny(standing: Standing) -> str | None:
     gate, setting = standing.gate, standing.setting
     if gate.epsilon is None or not standing.attacked:
         return None
-    if gate.norm == "linf" and gate.epsilon.hounsfield:  # a unit of its own, and not of what files can store
+    if gate.norm == "linf" and gate.epsilon.hounsfield:  # a unit of its own, not one of stored levels
         return None
     levels = _visible_levels(gate, setting)
     if gate.norm == "linf":
@@ -62,9 +62,9 @@ def _tiny(standing: Standing) -> str | None:
     if each >= LEAST_LEVELS:
         return None
     return (
-        f"epsilon {gate.epsilon.text} is in L2 a budget of the whole image: over {values:,} values it is a change of "
+        f"in L2, epsilon {gate.epsilon.text} is a budget for the whole image: over {values:,} values it is a change of "
         f"{each:.2g} of one of 255 grey levels each (RMS), which shows next to nothing; raise it (0.5 is common on "
-        "32×32 colour images, and larger ones take more), or leave norm out if it is meant in L∞, as 8/255 is"
+        "32×32 colour images, and larger ones take more), or leave norm out if you mean L∞, as in 8/255"
     )
 
 
@@ -87,8 +87,8 @@ def _few_queries(standing: Standing) -> str | None:
     if steps >= FEWEST_STEPS:
         return None
     return (
-        f"queries: {gate.queries} pays for {plural(steps, 'step')} of {gate.attack_name} at most: what holds is shown "
-        "for an adversary who may ask no more than that, not for the network; unless nobody can ask more, give "
+        f"queries: {gate.queries} pays for at most {plural(steps, 'step')} of {gate.attack_name}: a pass is about an "
+        "adversary who may ask no more than that, not about the network; unless nobody can ask more, give "
         f"{gate.attack.queries_a_step * FEWEST_STEPS} (ten steps) or more"
     )
 
@@ -109,21 +109,21 @@ def _hardly_trained(gate: Gate) -> str | None:
         return None
     return (
         f"{MEANINGS['enough-steps']}; {plural(steps, 'step')} of {spec.step_size:g}, which fall to 0, change a pixel "
-        f"of {what} by {min(reach, 1):.2g} of what is visible at most: fewer than {FEWEST_STEPS} steps, or less than "
-        f"the {LEAST_REACH:g} from grey to black or white, are no training; raise steps, or leave step_size to its "
-        "default"
+        f"of {what} by at most {min(reach, 1):.2g} of what is visible: fewer than {FEWEST_STEPS} steps, or less than "
+        f"the {LEAST_REACH:g} from grey to black or white, are too little training; raise steps, or leave step_size at "
+        "its default"
     )
 
 
 def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -> str | None:
-    """Why nothing looked for what the gradient may leave out, of a gate that is too small for it."""
+    """Why nothing looked for what the gradient may leave out, if a gate is too small for that."""
     gate, attacked_count, held_count = standing.gate, len(standing.attacked), len(standing.held)
     if gate.knowledge != "white-box" or gate.epsilon is None or standing.setting.candidate.randomness is not None:
         return None
-    # A single step is weak by design, and of next to no samples it is said already that they are too few.
+    # A single step is weak by design, and another finding already says that next to no samples are too few.
     if isinstance(gate.attack, FGSMSpec) or _has_worked(standing) or held_count < MIN_EXAMINED:
         return None
-    if not standing.found.searched.issuperset(standing.held):  # the search that stands for this one is told of
+    if not standing.found.searched.issuperset(standing.held):  # the search that stands for this one is reported
         return None
     outcomes = {check.name: check.outcome for check in health}
     if any(outcomes.get(name) != "not examined" for name in _MASKED) or not (
@@ -131,7 +131,7 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
     ):
         return None
     if attacked_count < EXPLAINED_ON:
-        few, more = f"fewer than the {EXPLAINED_ON}", "add samples"
+        few, more = f"fewer than the {EXPLAINED_ON} needed", "add samples"
     else:
         few, more = f"with {cost.forward:,} passes through the network, too few", "add samples, or steps"
     checks = _MASKED[:1] if gate.conditions is not None else _MASKED  # others are never tried under conditions
@@ -142,7 +142,7 @@ def _hardly_examined(standing: Standing, health: Sequence[HealthCheck], cost: Co
 
 
 def _area_at_most(standing: Standing) -> str | None:
-    """Why an area under the curve rests on how far searches went on with what they had turned."""
+    """Why an area under the curve depends on how far searches went on after turning a sample."""
     if not standing.broken or (standing.goal.multilabel and standing.goal.finding is None):  # any may be what turned
         return None
     areas = [one for one in standing.gate.bounds if one.of[1] == "auroc" and one.of[0] in ("", WORST_SUBGROUP)]
@@ -156,11 +156,11 @@ def _area_at_most(standing: Standing) -> str | None:
     each = listed(f"{bound.metric} ({bound}) {value:.3f}" for bound, value in known.items())
     return (
         f"searches stop at a sample's first counterexample, just across the operating point, so an area is the most "
-        f"that may be left: with the {plural(len(standing.broken), 'sample')} that were turned as far across as can be "
-        f"it would be: {each}; require sensitivity, specificity or attack_success beside it"
+        f"that may be left: with {plural(len(standing.broken), 'turned sample')} as far across as can be, it would be "
+        f"{each}; require sensitivity, specificity or attack_success too"
     )
 
 
 def _has_worked(standing: Standing) -> bool:
-    """Whether the attack turned half of what it was about: then it works, whatever else is said of it."""
+    """Whether the attack turned half of what it attacked: then it works, whatever else is said about it."""
     return 2 * len(standing.held) <= len(standing.attacked)

@@ -80,7 +80,7 @@ def _temporary_folder() -> TemporaryDirectory[str]:
         return TemporaryDirectory(prefix="robustcheck-qualify-")
     except OSError as error:
         raise ReportError(
-            "the known answers need a temporary folder for their policies and weights, and there is none: "
+            "the known answers need a temporary folder for their policies and weights, but there is none: "
             f"{error.strerror or error}; set TMPDIR to a folder that can be written"
         ) from None
 

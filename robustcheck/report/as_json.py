@@ -13,12 +13,12 @@ Made = TypeVar("Made")
 
 
 def json_text(report: AuditReport) -> str:
-    """The report as JSON, also where a file name that is not UTF-8 got into it, which JSON cannot hold as it is."""
+    """The report as JSON, even if it contains a file name that is not UTF-8, which JSON cannot hold as it is."""
     return in_json(report, b"".join).decode()
 
 
 def in_json(report: AuditReport, use: Callable[[Iterator[bytes]], Made]) -> Made:
-    """What is made of the pieces of the same, which nobody has to hold together; `use` may have to begin once more."""
+    """What `use` makes of the JSON's pieces, which are never all held at once; `use` may have to begin again."""
     try:
         return use(report.json_pieces())
     except ValueError:
@@ -35,7 +35,7 @@ def _in_unicode(report: AuditReport) -> AuditReport:
 
 
 def _showable(value: Any) -> Any:
-    """Data with every text in them made visible."""
+    """The data with every text in them made visible."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, dict):

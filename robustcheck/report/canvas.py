@@ -1,6 +1,6 @@
 """What the plots of the report have in common: the sheet, its axis of accuracy, and the mark of a gate on it.
 
-Coordinates are those of an SVG picture. A report that came from elsewhere may hold NaN: nothing leaves the sheet.
+Coordinates are those of an SVG picture. A report from elsewhere may contain NaN, but nothing leaves the sheet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from robustcheck.results import GateResult, Metric
 WIDTH, HEIGHT = 640, 330
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 14, 52
 INSET = 12  # units between the frame and the first and last place on the horizontal axis
-ROOM = 5.6  # units that half a character of a label needs, the gap to its neighbour included
+ROOM = 5.6  # units that half a character of a label needs, including the gap to its neighbour
 SERIES_STYLES = 6  # colours, dashes and marks that the style sheet and the template know
 
 
@@ -89,7 +89,7 @@ def sheet(
 
 
 def style_of(index: int) -> int:
-    """The style of a line; with more lines than styles they repeat."""
+    """The style of a line; if there are more lines than styles, these repeat."""
     return index % SERIES_STYLES + 1
 
 

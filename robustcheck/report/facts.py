@@ -20,9 +20,9 @@ from robustcheck.words import plural
 
 Facts = tuple[tuple[str, str], ...]
 
-_BROKEN_ATTACKS = {"strict": "make an error of a gate that would pass", "warn": "are reported only"}
-_NO_GROUPS = "none named; intervals take each image as independent"
-_MOST_BITS = 64  # that values could be stored in; a report may come from anybody
+_BROKEN_ATTACKS = {"strict": "turn a gate that would pass into an error", "warn": "are only reported"}
+_NO_GROUPS = "none named; intervals treat each image as independent"
+_MOST_BITS = 64  # in which values could be stored; a report may come from anybody
 _KNOWLEDGE = {name: words for name, words in KNOWLEDGE.items() if name != "none"}
 
 
@@ -55,12 +55,12 @@ def patch_facts(patch: Patch) -> Facts:
 
 
 def _with_values(facts: Mapping[str, str]) -> Facts:
-    """The facts without those that have nothing to say."""
+    """The facts that have a value."""
     return tuple((name, value) for name, value in facts.items() if value)
 
 
 def _found_by(gate: GateResult) -> str:
-    """Who found the counterexamples; nothing where this gate found all of them by its one attack."""
+    """Who found the counterexamples; nothing if this gate found all of them by its one attack."""
     found = Counter(
         outcome.found_by + (f" ({outcome.attack})" if outcome.attack and outcome.attack != gate.attack else "")
         for outcome in gate.samples
@@ -106,7 +106,7 @@ def _decision(report: AuditReport) -> str:
         early = "gates that stopped early were decided by the interval, the others by the estimate; "
         return f"{report.decision}; {early if report.stop == 'early' else ''}{intervals} are reported"
     allowed = ", which the policy allows" if report.inconclusive == "allow" else ""
-    return f"{report.decision}: {intervals} decide; a bound inside of one leaves its gate inconclusive{allowed}"
+    return f"{report.decision}: {intervals} decide; a bound inside one leaves its gate inconclusive{allowed}"
 
 
 def model_facts(model: ModelInfo) -> Facts:
@@ -174,7 +174,7 @@ def data_facts(data: DataInfo) -> Facts:
 
 
 def _values(data: DataInfo) -> str:
-    """The values that levels stand for; nothing where they are the levels themselves."""
+    """The values that levels stand for; nothing if they are the levels themselves."""
     if not 0 < data.bits <= _MOST_BITS:
         return ""
     lowest, unit = (data.zero, "") if data.hounsfield is None else (data.hounsfield, " HU")
@@ -188,13 +188,13 @@ def _prevalence(data: DataInfo) -> str:
 
 
 def not_tried(report: AuditReport) -> Iterator[str]:
-    """What this report is silent on, as far as it can be told from the report itself."""
+    """What this report is silent on, as far as the report itself shows it."""
     if report.not_run:
         reason = "the run was interrupted" if report.interrupted else "deselected or not reached"
         yield f"Gates of the policy that were not run ({reason}): {', '.join(report.not_run)}."
     if report.data and report.data.samples < report.data.available:
         yield f"{report.data.available - report.data.samples:,} of {report.data.available:,} available samples."
-    # Noise is no attack, and a gate that could not be evaluated tried nothing that it can answer for.
+    # Noise is not an attack, and a gate that could not be evaluated cannot count as having tried anything.
     counting = [gate for gate in report.gates if gate.verdict != "error" and gate.attack != "noise"]
     threats = [gate.threat for gate in counting if gate.threat]
     if not threats:
@@ -207,7 +207,7 @@ def not_tried(report: AuditReport) -> Iterator[str]:
         ("Norms", NORMS, {threat.norm for threat in threats if threat.norm is not None}),
     ):
         missing = [name for name in known if name not in tried]
-        # With a word among them that is not known here, what is missing is not known either.
+        # If one of them is a word that is not known here, what is missing is not known either.
         if missing and tried <= set(known):
             words = (NORMS[name] if known is NORMS else explained(known, name) for name in missing)
             yield f"{what}: {'; '.join(words)}."

@@ -1,4 +1,4 @@
-"""The files beside a `report.json`, which people and CI read in its place, compared with what it renders to."""
+"""Compares the files beside a `report.json`, which people and CI read in its place, with what it renders to."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from robustcheck.words import plural
 
 _PICTURE = re.compile(rb"data:image/png;base64,[\w+/=]*")  # compressed as the machine's Pillow does it
 _DIGEST = re.compile(rb' Its sha256: <span class="digest">([0-9a-f]{64})</span>(?=</footer>)')
-_MOST = 1 << 20  # bytes more than what is rendered, of which no more is read
+_MOST = 1 << 20  # bytes beyond the rendered size; no more than these are read
 
 
 def with_files(replay: Replay, report: AuditReport, file: Path) -> Replay:
-    """A replay, and what came of comparing `junit.xml` and `report.html`, as far as they lie beside the report's file.
+    """A replay, plus the comparison of `junit.xml` and `report.html`, if they lie beside the report's file.
 
     A page may have been written beside the pictures or elsewhere, where it has no links. The digest that it states is
-    compared by itself: only a `report.json` that is byte for byte what this version writes has one rendered.
+    compared separately: one is rendered only if `report.json` is byte for byte what this version writes.
     """
     folder = file.parent
     replay = replace(replay, not_compared=(*replay.not_compared, *_not_named(report, folder)))
@@ -54,10 +54,10 @@ def with_files(replay: Replay, report: AuditReport, file: Path) -> Replay:
 
 
 def _not_named(report: AuditReport, folder: Path) -> tuple[str, ...]:
-    """How many counterexamples lie in the folder of which the report tells nothing; none if there are none.
+    """How many counterexamples in the folder the report does not mention; empty if there are none.
 
-    A run leaves such where a gate ended in an error, was decided before its last sample, or found something beyond its
-    budget.
+    A run leaves such files if a gate ended in an error, was decided before its last sample, or found something beyond
+    its budget.
     """
     named = {one.counterexample for gate in report.gates for one in gate.samples}
     files = (file.relative_to(folder) for file in (folder / COUNTEREXAMPLES).rglob("*") if file.is_file())
@@ -66,7 +66,7 @@ def _not_named(report: AuditReport, folder: Path) -> tuple[str, ...]:
 
 
 def _sha256(file: Path) -> str:
-    """The digest of a file's bytes; empty if it cannot be read any more."""
+    """The digest of a file's bytes; empty if it can no longer be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:

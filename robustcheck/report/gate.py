@@ -70,7 +70,7 @@ def requirement_sentence(requirement: Requirement, metric: Metric, *, undecided:
 
 
 def metric_of(gate: GateResult, requirement: Requirement) -> Metric:
-    """The metric that a requirement is about; an undefined one where the gate did not measure it."""
+    """The metric that a requirement is about; an undefined one if the gate did not measure it."""
     return gate.metrics.get(requirement.metric, _NOT_MEASURED)
 
 

@@ -22,7 +22,7 @@ _LONGEST_IN_MARGIN = 80  # characters of the policy's name, at the foot of a pri
 def html(report: AuditReport, folder: Path | None, *, beside: bool) -> str:
     """The report as a page; examples are shown from the counterexample files in `folder`, if one is given.
 
-    Where the page will lie `beside` these files, it links to them.
+    If the page will lie `beside` these files, it links to them.
     """
     template = templates().get_template("report.html.j2")
     digest = _digest(report, folder) if folder else None

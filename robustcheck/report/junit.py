@@ -18,7 +18,7 @@ from robustcheck.report.threat import threat_text
 from robustcheck.results import AuditReport, GateResult
 
 RUN = "[run]"
-"""The case of a run that is red for a reason that no gate has. No policy can name a gate so."""
+"""The case for a run that is red for a reason outside all gates. No policy can give a gate this name."""
 
 
 def junit_xml(report: AuditReport) -> str:
@@ -46,7 +46,7 @@ def _policy_path(report: AuditReport) -> str:
 
 
 def _class_name(path: str) -> str:
-    """A policy's path as a class: to readers what is before the last dot is a package, so `a.yaml` would be `yaml`."""
+    """A policy's path as a class: readers take all before the last dot as a package, so `a.yaml` would be `yaml`."""
     folder, _, name = path.rpartition("/")
     stem = re.sub(r"\.ya?ml$", "", name).strip(".").replace(".", "_")
     return ".".join(part for part in (*folder.split("/"), stem) if part.strip(".")) or "policy"
@@ -61,7 +61,7 @@ def _gate_case(gate: GateResult, *, allowed: bool) -> TestCase:
     elif gate.verdict == "error":
         case.add_error_info(sentence, text, "error")
     elif gate.verdict == "inconclusive" and allowed:
-        # The policy lets it through: a failure here would turn a build red that robustcheck passed.
+        # The policy allows it: a failure here would turn a build red that robustcheck passed.
         case.add_skipped_info(f"inconclusive, which the policy allows: {sentence}", text)
     else:
         case.add_failure_info(sentence, text, gate.verdict)

@@ -9,7 +9,7 @@ from robustcheck.errors import ReportError
 from robustcheck.report.text import one_line
 from robustcheck.results import AuditReport
 
-_BECOME = 11  # bytes of memory that a byte of a file may take, of brackets alone; an honest report takes five
+_BECOME = 11  # bytes of memory that a byte of a file may take if it is all brackets; an honest report takes five
 _MEMORY_IF_UNKNOWN = 12 << 30
 
 
@@ -30,7 +30,7 @@ def read_report(path: Path | str) -> AuditReport:
         raise ReportError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(text) > most:
         raise ReportError(
-            f"{path}: larger than {most / 2**20:.3g} MiB; to read more could take more than half of the memory that "
+            f"{path}: larger than {most / 2**20:.3g} MiB; reading more could take more than half of the memory that "
             "this process may have: read it on a machine with more"
         )
     try:

@@ -1,8 +1,8 @@
 """The folder that a run writes to.
 
-A run works in a scratch folder inside it and publishes at its end: what lies there is always of one run. Reports of an
-earlier run are taken away when a run begins, so that none of them can be mistaken for this one's. One run at a time
-writes to a folder: it holds a lock in its scratch folder, which ends with it, however it ends.
+A run works in a scratch folder inside it and publishes at its end: what lies there is always from one run. Reports of
+an earlier run are removed when a run begins, so that they cannot be mistaken for the new one's. Only one run at a time
+writes to a folder: it holds a lock in its scratch folder, which ends with the run, however it ends.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from robustcheck.words import distinct
 _SCRATCH = ".running-"
 _LOCK = ".lock"  # in a scratch folder
 _MOMENT = 10.0  # seconds from a scratch folder to its lock, at most
-_OWNED_BY = "report.json"  # says whose the folder is, so it is written first and taken away last
+_OWNED_BY = "report.json"  # says whose the folder is, so it is written first and removed last
 _SEVERAL = ".robustcheck-several"  # names the folders that runs of several policies made beside it
 RENDERED = ("junit.xml", "report.html")
 _PUBLISHED = (COUNTEREXAMPLES, *RENDERED, _OWNED_BY)
-# What `robustcheck render` writes lies in a folder without report.json; these marks near its beginning say whose it is.
+# `robustcheck render` may write to a folder without report.json; these marks near a file's beginning say whose it is.
 _MARKS = {
     "junit.xml": b'name="environment.robustcheck"',
     "report.html": b'<meta name="generator" content="robustcheck">',
 }
 _BEGINNING = 8192  # bytes
-_MOST = 64 << 20  # bytes that are read to see whose a file is; robustcheck's own say it in their first ones
+_MOST = 64 << 20  # bytes that are read to see whose a file is; robustcheck's own say so near their beginning
 _OURS = re.compile(rb'\s*{\s*"schema"\s*:\s*"robustcheck/report/')
 
 
@@ -49,8 +49,8 @@ class Output:
         """Make a scratch folder.
 
         Raises:
-            ReportError: the folder cannot be written to, another run writes to it, or it holds files under the names
-                of reports that are not robustcheck's.
+            ReportError: the folder cannot be written to, another run is writing to it, or it contains files with the
+                names of reports that are not robustcheck's.
         """
         self.folder = folder.absolute()  # a candidate's code may change the working directory
         try:
@@ -69,7 +69,7 @@ class Output:
     def publish(self, report: AuditReport) -> list[Path]:
         """Write the run's reports and move its counterexamples into place; returns the files.
 
-        `report.json` comes first: wherever this ends, a later run knows by it what may be replaced.
+        `report.json` comes first: wherever this stops, a later run knows from it what may be replaced.
 
         Raises:
             ReportError: they cannot be written.
@@ -92,7 +92,7 @@ class Output:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def remove_earlier(self) -> None:
-        """Remove an earlier run's reports, and what a killed one left.
+        """Remove an earlier run's reports, and what a killed run left.
 
         Raises:
             ReportError: they cannot be removed.
@@ -108,15 +108,15 @@ def refuse_what_is_not_ours(folder: Path, names: Sequence[str] = _PUBLISHED) -> 
     other = next((path for name in names if (path := folder / name).exists() and not _marked(path)), None)
     if other is not None and not _is_ours(folder / _OWNED_BY):
         raise ReportError(
-            f"{other} is there, and no {_OWNED_BY} of robustcheck's says that it may be replaced; "
+            f"{other} is there, but no {_OWNED_BY} of robustcheck's says that it may be replaced; "
             "move it away, or choose another output folder"
         )
 
 
 def try_to_remove_earlier(folder: Path, policies: Sequence[Path]) -> None:
-    """Remove earlier reports though no run can begin: they say nothing of policies that cannot be used.
+    """Remove earlier reports although no run can begin: they say nothing about policies that cannot be used.
 
-    Where that cannot be done they stay; why the run cannot begin is what has to be told.
+    If that fails they stay, because the reason why the run cannot begin is what has to be reported.
     """
     with suppress(ReportError):
         own = any(_is_ours(folder / name / _OWNED_BY) for name in (".", *_folders(policies)))
@@ -128,7 +128,7 @@ def try_to_remove_earlier(folder: Path, policies: Sequence[Path]) -> None:
 def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
     """A place for each policy: the folder itself for one, a folder in it named after each for more.
 
-    Folders that a run of several left and this one has no use for are emptied, as far as that can be done.
+    Folders that a run of several policies left and this one does not use are emptied, as far as possible.
 
     Raises:
         ReportError: one of them cannot be written to, and nothing was removed; or an earlier report cannot be removed.
@@ -141,7 +141,7 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
         # One by one: if one is refused, those before it are discarded.
         made.extend(Output(folder / name) for name in names)
         below = names if len(names) > 1 else []
-        left = [name for name in _of_several(folder) if name not in names]  # of policies that this run has not
+        left = [name for name in _of_several(folder) if name not in names]  # of policies that this run does not have
         _note_several(folder, [*below, *left])
         for output in made:
             output.remove_earlier()
@@ -156,14 +156,14 @@ def outputs(folder: Path, policies: Sequence[Path]) -> list[Output]:
 
 
 def _folders(policies: Sequence[Path]) -> list[str]:
-    """Where each policy's reports lie in the output folder; no two names differ in the case of their letters alone."""
+    """Where each policy's reports lie in the output folder; no two names differ only in upper and lower case."""
     return ["."] if len(policies) == 1 else distinct(policy.stem for policy in policies)
 
 
 def _of_several(folder: Path) -> list[str]:
-    """The folders in this one that runs of several policies made, as they noted; a link may lead anywhere.
+    """The folders in this one that runs of several policies made and noted; links are left out: they may lead anywhere.
 
-    Reports in other folders here are kept by somebody, whatever the names.
+    Somebody keeps the reports in other folders here, whatever their names.
     """
     try:
         noted = json.loads(_bytes_of(folder / _SEVERAL, _MOST))
@@ -174,10 +174,10 @@ def _of_several(folder: Path) -> list[str]:
 
 
 def _note_several(folder: Path, names: Sequence[str]) -> None:
-    """Note which folders in this one are those of runs of several policies.
+    """Note which folders in this one belong to runs of several policies.
 
     Raises:
-        ReportError: that cannot be done.
+        ReportError: the note cannot be written.
     """
     note = folder / _SEVERAL
     if names:
@@ -210,13 +210,13 @@ def _refuse_if_in_use(folder: Path, *, excepted: Path | None = None) -> None:
     for scratch in _scratch_folders(folder):
         if scratch != excepted and _is_held(scratch):
             raise ReportError(
-                f"another run writes its reports to {folder}; wait for its end, or choose another output folder "
+                f"another run is writing its reports to {folder}; wait until it ends, or choose another output folder "
                 f"(if there is none, remove {scratch})"
             )
 
 
 def _scratch_folders(folder: Path) -> Iterator[Path]:
-    """Those of all runs. A link may lead anywhere."""
+    """The scratch folders of all runs; links are left out: they may lead anywhere."""
     for scratch in folder.glob(f"{_SCRATCH}*"):
         with suppress(OSError):  # it was removed meanwhile
             if stat.S_ISDIR(scratch.lstat().st_mode):
@@ -224,9 +224,9 @@ def _scratch_folders(folder: Path) -> Iterator[Path]:
 
 
 def _is_left(scratch: Path, own: Path) -> bool:
-    """Whether a run that is over left a folder, and may be tidied up after: what others put there is theirs.
+    """Whether a run that is over left a folder that may be removed: what others put there is theirs.
 
-    Owners and times are compared with those of a run's own folder, which a network's disk may map to others.
+    Owners and times are compared with those of a run's own folder, because a network disk may change both.
     """
     with suppress(OSError):  # it was removed meanwhile
         found, mine = scratch.lstat(), own.lstat()
@@ -236,7 +236,7 @@ def _is_left(scratch: Path, own: Path) -> bool:
 
 
 def _lock_of(scratch: Path) -> FileLock | None:
-    """The lock of a run's own scratch folder; None where the disk has none."""
+    """The lock of a run's own scratch folder; None if the disk has no locks."""
     lock = FileLock(scratch / _LOCK)
     try:
         lock.acquire(timeout=0)
@@ -268,7 +268,7 @@ def _remove_reports(folder: Path) -> None:
         for name in _PUBLISHED[1:]:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise ReportError(f"cannot take away earlier reports in {folder}: {error.strerror or error}") from None
+        raise ReportError(f"cannot remove earlier reports in {folder}: {error.strerror or error}") from None
 
 
 def _marked(path: Path) -> bool:
@@ -282,7 +282,7 @@ def _marked(path: Path) -> bool:
 
 
 def _is_ours(report: Path) -> bool:
-    """Whether a file is a report of robustcheck's; a large one is not read whole for that."""
+    """Whether a file is one of robustcheck's reports; a large one is not read whole for that."""
     try:
         if _OURS.match(_bytes_of(report, _BEGINNING)):
             return True
@@ -296,7 +296,7 @@ def _bytes_of(path: Path, most: int) -> bytes:
     """The first bytes of a file.
 
     Raises:
-        OSError: it cannot be read, or is no file: opening a pipe would not end, nor reading a device.
+        OSError: it cannot be read, or is not a file: opening a pipe, or reading a device, would not end.
     """
     if not path.is_file():
         raise FileNotFoundError(path)

@@ -1,8 +1,7 @@
 """The counterexamples as pictures in the report: clean, attacked, and what was changed.
 
 A report may come from anybody, and its file names with it. Nothing outside the report's folder is read, nothing
-large is decoded, and a picture that cannot be read, or that is not the one whose digest the report states, is left
-out.
+large is decoded, and a picture is left out if it cannot be read, or is not the one whose digest the report states.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ MOST_BYTES = 16 << 20
 MOST_PIXELS = 1 << 24
 _LEAST_BYTES = 1 << 16  # of a file, whatever is in it
 MOST_CHANNELS = 3
-MOST_TRIED = 1000  # broken samples a gate whose files are looked for
-_STRETCHED_BELOW = 1 / 4  # share of the levels that an image uses: as it is, a picture of it would be one even grey
+MOST_TRIED = 1000  # broken samples, a gate, whose files are looked for
+_STRETCHED_BELOW = 1 / 4  # share of the levels that an image uses: unstretched, its picture would be one even grey
 MOST_DECODED = 1000  # files in all: a small report may name one large picture any number of times
 LONGEST_SHOWN = 384  # pixels of the longer side; larger pictures are reduced, or reports would be hundreds of MB
 
@@ -39,7 +38,7 @@ _NPY_HEADER = re.compile(
     rb"'shape': \((\d{1,9}), (\d{1,9}), (\d{1,9})\), \}",
     re.DOTALL,
 )
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)  # the last: links in a circle, up to 3.12
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)  # the last: circular links, up to Python 3.12
 
 Stored = NDArray[np.unsignedinteger]
 """An image as it is stored: (C, H, W), unsigned integers."""
@@ -69,7 +68,7 @@ class Gallery:
 
     examples: tuple[Example, ...] = ()
     not_as_judged: int = 0  # left out: the pixels are not those whose digest the report states
-    full: bool = False  # there may be more, and the page has no room for them
+    full: bool = False  # there may be more, but the page has no room for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class PatchPicture:
 
 
 class Album:
-    """The pictures of a report's folder; a page shows at most so many, whatever the report says."""
+    """The pictures of a report's folder; a page shows at most a given number, whatever the report says."""
 
     def __init__(self, folder: Path, bits: int | None, room: int) -> None:
         self.bits, self.room = bits, room
@@ -118,7 +117,7 @@ def gallery(gate: GateResult, album: Album, most: int) -> Gallery:
 
 
 def patch_picture(gate: GateResult, album: Album) -> PatchPicture:
-    """The patch that a gate judged, if its file is there and is the one that was, and the page has room."""
+    """The patch that a gate judged, if its file is there, is the one that was judged, and the page has room."""
     name = (gate.patch.picture or gate.patch.array) if gate.patch else None
     if gate.patch is None or not name:
         return PatchPicture()
@@ -135,7 +134,7 @@ def patch_picture(gate: GateResult, album: Album) -> PatchPicture:
 
 
 def link_to(name: str) -> str:
-    """A link to a file in the folder that the page lies in: whatever its name is, it leads nowhere else."""
+    """A link to a file in the page's own folder: whatever the file's name, it leads nowhere else."""
     return "./" + quote(name, errors="surrogateescape")
 
 
@@ -151,14 +150,14 @@ def _pair(album: Album, outcome: Outcome) -> tuple[str, Stored, Stored] | None:
 
 
 def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stored | None:
-    """A stored image in the folder; None if it is not there, not inside, too large, or no image.
+    """A stored image in the folder; None if it is not there, not inside, too large, or not an image.
 
     Args:
         folder: the report's.
         name: the file's, relative to it.
-        most_values: that it may have; None: as many as are worth a picture in a report.
+        most_values: the most that it may have; None: as many as are worth a picture in a report.
     """
-    # A compressed picture of noise is a little larger than its values, of two bytes each.
+    # A compressed picture of noise is a little larger than its values of two bytes each.
     most = MOST_BYTES if most_values is None else 3 * most_values + _LEAST_BYTES
     content = content_of(folder, name, most)
     return None if content is None else _decoded(content, MOST_PIXELS if most_values is None else most_values)
@@ -198,7 +197,7 @@ def _decoded(content: bytes, most_pixels: int) -> Stored | None:
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """The regular file that a relative name means inside the folder, links followed; None if it leaves the folder."""
+    """The regular file inside the folder that a relative name means, links followed; None if it leads outside."""
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
         return None
     root = folder.resolve(strict=True)
@@ -259,7 +258,7 @@ def _example(
 
 
 def _shown_range(clean: Stored, bits: int | None) -> tuple[int, int]:
-    """The level that is shown as black, and how many levels above it white is: of all that there are, or are used."""
+    """The level shown as black, and how many levels above it white is; of the full range, or of the range used."""
     full = _largest_value(clean, bits)
     low, high = int(clean.min()), int(clean.max())
     stretched = clean.dtype != np.uint8 and 0 < high - low < full * _STRETCHED_BELOW
@@ -272,7 +271,7 @@ def _largest_value(stored: Stored, bits: int | None) -> int:
 
 
 def _reduction(stored: Stored) -> int:
-    """How many pixels of an image, along a side, are one of its picture."""
+    """How many pixels of an image, along a side, become one pixel of its picture."""
     longest: int = max(stored.shape[1:])
     return max(1, -(-longest // LONGEST_SHOWN))
 

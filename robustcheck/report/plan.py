@@ -27,7 +27,7 @@ def plan_line(plan: Plan) -> str:
     unknown = [gate.id for gate in plan.gates if gate.seconds is None and gate.error is None]
     left_out = f" without {_listed(unknown)}" if unknown else ""
     total = f"at most about {seconds(plan.seconds)}{left_out}, of which {seconds(plan.loading)} to load"
-    enough = "samples enough for all others" if plan.failed else "samples enough for all"
+    enough = "enough samples for all others" if plan.failed else "enough samples for all"
     parts = [total, f"too few samples for {_listed(plan.too_few)}" if plan.too_few else enough]
     if plan.failed:
         parts.append(f"{plural(len(plan.failed), 'gate')} cannot be evaluated: {_listed(plan.failed)}")
@@ -42,19 +42,20 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
     yield Text(one_line(plan.name), style="bold")
     rule = f"{percent(plan.confidence)} intervals ({plan.interval})" if plan.rule == "confident" else "point estimates"
     yield Text(
-        f"Needed: samples of its kind with which a requirement whose true value is {plan.margin:g} better than its "
-        f"bound is met with a power of {percent(plan.power)}, by {rule}. Interval: how wide it would be with those "
-        "that there are. Times assume that no sample breaks; broken samples stop early, so runs are usually faster."
+        f"Needed: how many samples of its kind it takes to meet a requirement whose true value is {plan.margin:g} "
+        f"better than its bound with a power of {percent(plan.power)}, by {rule}. Interval: how wide it would be with "
+        "the samples that there are. Times assume that no sample breaks; broken samples stop early, so runs are "
+        "usually faster."
     )
     if plan.groups is not None:
         yield Text(
-            f"The {plural(plan.samples, 'sample')} are of {plural(plan.groups, 'group')}. Worth: as many independent "
-            "ones at least, if those of a group always agree; power and interval are of these."
+            f"The {plural(plan.samples, 'sample')} are of {plural(plan.groups, 'group')}. Worth: at least as many "
+            "independent ones, if those of a group always agree; power and interval are for these."
         )
     if plan.steps:
         kinds = {one.kind: one for one in plan.steps}  # where a kind was timed with several batches, the last one
         measured = ", ".join(f"{one_line(kind)} {1000 * one.seconds:.3g} ms" for kind, one in kinds.items())
-        yield Text(f"Measured on {one_line(plan.device)}, an image: {measured}.")
+        yield Text(f"Measured on {one_line(plan.device)}, per image: {measured}.")
 
 
 def _gate(gate: GatePlan, *, grouped: bool) -> Iterator[RenderableType]:

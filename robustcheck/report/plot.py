@@ -1,6 +1,6 @@
 """Accuracy against the size of the budget.
 
-A norm has a plot of its own: the same ε means other things in L∞ and in L2. A line joins the gates of one attack
+Each norm has its own plot, because the same ε means different things in L∞ and L2. A line joins the gates of one attack
 with the same parameters.
 """
 
@@ -52,7 +52,7 @@ def plots(report: AuditReport) -> list[Plot]:
 
 def _drawable(gate: GateResult) -> _Measured | None:
     threat, accuracy = gate.threat, accuracy_of(gate)
-    # A report that came from elsewhere may hold an epsilon of nothing.
+    # A report from elsewhere may have an epsilon of nothing.
     if threat is None or accuracy is None or threat.ball is None or not 0 < threat.ball.share < math.inf:
         return None
     return _Measured(gate=gate, threat=threat, ball=threat.ball, accuracy=accuracy)
@@ -72,7 +72,7 @@ def _plot(norm: str, gates: Sequence[_Measured], unattacked: GateResult | None) 
 
 
 def _named(gates: Sequence[_Measured]) -> Iterator[tuple[str, list[_Measured]]]:
-    """Gates by attack; where those of one attack differ in more than ε, the name says in what."""
+    """Gates by attack; if those of one attack differ in more than ε, the name says in what."""
     groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[_Measured]] = defaultdict(list)
     for measured in gates:
         gate = measured.gate
@@ -88,7 +88,7 @@ def _named(gates: Sequence[_Measured]) -> Iterator[tuple[str, list[_Measured]]]:
 
 
 def _adversary(measured: _Measured) -> tuple[str, ...]:
-    """Who attacked, but for ε, in the words by which two lines can be told apart."""
+    """The adversary, except for ε, in the words by which two lines can be told apart."""
     threat = measured.threat
     followed = (one.path + (f" ({one.trained})" if one.trained else "") for one in measured.gate.surrogates)
     return (
@@ -141,7 +141,7 @@ def _clean_point(gate: GateResult) -> Point | None:
 
 
 def _x_ticks(gates: Iterable[_Measured], largest: float) -> tuple[Tick, ...]:
-    """A tick at each ε, with the policy's words for it where there is room: the largest and nothing first."""
+    """A tick at each ε, with the policy's words for it if there is room: the largest and 0 come first."""
     names: dict[float, str] = {}
     for measured in gates:
         names.setdefault(measured.ball.share, one_line(measured.ball.epsilon))

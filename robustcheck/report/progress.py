@@ -24,15 +24,15 @@ _UP = "\r\x1b[K\x1b8"
 def _on_terminal() -> bool:
     """Whether standard error is a terminal whose cursor can be moved.
 
-    Rich's own answer is yes under FORCE_COLOR, too, with which CI servers ask for colours in a log.
+    Rich's own answer is also yes under FORCE_COLOR, with which CI servers ask for colours in a log.
     """
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class _Decoration:
-    """A stream for what no run depends on: once it cannot be written (nobody reads, a disk is full), it is silent.
+    """A stream for output that no run depends on: once it cannot be written (no reader, full disk), it is silent.
 
-    It stands below Rich, which draws in a thread of its own, too, and ends a process whose reader has gone with 1.
+    It sits below Rich, which also draws in a thread of its own, and which exits with 1 once the reader has gone.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -89,7 +89,7 @@ class Line:
         self._shown = True
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._shown:
             self._stream.write(_UP)
             self._stream.flush()

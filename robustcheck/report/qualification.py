@@ -30,7 +30,7 @@ def remove_earlier_qualification(folder: Path) -> None:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise ReportError(f"cannot take away {folder / name}: {error.strerror or error}") from None
+        raise ReportError(f"cannot remove {folder / name}: {error.strerror or error}") from None
 
 
 def write_qualification(qualification: Qualification, folder: Path) -> list[Path]:
@@ -53,15 +53,15 @@ def write_qualification(qualification: Qualification, folder: Path) -> list[Path
 
 
 def qualification_line(qualification: Qualification) -> str:
-    """Whether all answers came out as they have to, in one line."""
+    """Whether all answers came out as they should, in one line."""
     answers = qualification.answers
     wrong = [answer for answer in answers if not answer.agrees]
     if not wrong:
-        return f"qualified: all {plural(len(answers), 'known answer')} came out as they have to"
+        return f"qualified: all {plural(len(answers), 'known answer')} came out as they should"
     first = wrong[0]
     caught = f", caught by {first.caught_by}" if first.caught_by else ""
     return (
-        f"not qualified: {len(wrong)} of {plural(len(answers), 'known answer')} came out otherwise; first: "
+        f"not qualified: {len(wrong)} of {plural(len(answers), 'known answer')} came out differently; first: "
         f"{first.candidate}, {first.gate}: expected {first.expected}, found {first.found}{caught}"
     )
 

@@ -63,5 +63,5 @@ def replay_line(replay: Replay) -> str:
     found = f"{plural(stated, 'counterexample')} stated, {read:,} read again, {plural(amiss, 'thing')} amiss"
     held = sum(gate.held for gate in replay.gates)
     left = [_not_run(replay)] if replay.not_run else []
-    left += [f"that {plural(held, 'sample')} held is as stated: run the policy again to see it"] if held else []
+    left += [f"that {plural(held, 'sample')} held is taken as stated: run the policy again to check it"] if held else []
     return "; ".join([f"{'DIFFERS' if amiss else 'AGREES'}: {found}", *left])

@@ -24,7 +24,7 @@ KNOWLEDGE = {
     "top-k": "the scores of the best few labels",
     "label": "the predicted label only",
     "transfer": "another model only",
-    "none": "nothing: what it uses was there before",
+    "none": "nothing: what it uses was made beforehand",
 }
 CAPABILITIES = {
     "ball": "small changes everywhere",
@@ -103,13 +103,13 @@ def _holds(threat: Threat) -> str:
     count = looks if isinstance(looks, int) else "the"
     calls = conditions.get("candidate_draws") is True
     if threat.capability != "stickers":
-        return f"{share} of {count} fresh looks{', each a call of its own' if calls else ''}, and of as many others"
+        return f"{share} of {count} fresh looks{', each a call of its own' if calls else ''}, and of as many again"
     drawn = [one_line(name) for name in _ranges(threat) if name not in SET_BY_A_GRID]
     if not drawn and not calls:
         return f"{share} of the cells of its grid"
     under = f" under draws of {listed(drawn)}" if drawn else ""
     grid = f"{share} of {count} looks, from each cell of its grid (distance and angle){under}"
-    return f"{grid}, each a call of its own, and of as many other calls" if calls else grid
+    return f"{grid}, each a call of its own, and of as many calls again" if calls else grid
 
 
 def _capability(threat: Threat) -> str:

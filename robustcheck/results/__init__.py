@@ -3,7 +3,7 @@
 Reports are functions of an `AuditReport` and nothing else, so an old `report.json` renders again on a machine without
 torch. Only builtin types cross this wall. Fields that programs may rely on are listed in `docs/report.md`. `measured`
 has metrics, `gate` what one gate found, `report` the whole; `plan`, `replay` and `qualification` are the answers of
-commands; `agreed` has what writers and readers of results have to agree on besides.
+commands; `agreed` has what else writers and readers of results have to agree on.
 """
 
 from robustcheck.results.gate import (

@@ -1,10 +1,10 @@
-"""What those who write results and those who show them have to agree on, beside the results' data."""
+"""What code that writes results and code that shows them have to agree on, apart from the results themselves."""
 
 from __future__ import annotations
 
 # --- in the folder of a report ---
 COUNTEREXAMPLES = "counterexamples"  # the folder of all images
-CLEAN, PATCHES = "clean", "patches"  # the folders in it of the clean ones, and of patches
+CLEAN, PATCHES = "clean", "patches"  # the folders in it for clean images and for patches
 EXAMPLES_A_GATE = 6  # counterexamples whose clean images are kept, and that the page shows
 
 # --- in results ---

@@ -49,7 +49,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class HealthCheck:
-    """What an attack was examined for, to know whether what held against it means anything."""
+    """A check of whether an attack worked, and so whether samples that held against it mean anything."""
 
     name: str  # stable, e.g. "loss-rises"
     outcome: HealthOutcome
@@ -61,7 +61,7 @@ class Budget:
     """What an image may differ by: a norm, and a budget in it."""
 
     norm: str
-    epsilon: str  # as the policy says it
+    epsilon: str  # as the policy writes it
     share: float  # of the full pixel range
     levels: int | float  # stored grey levels
 
@@ -81,7 +81,7 @@ class Threat:
     conditions: dict[str, Any] | None = None  # how images are seen; None: as they are
     queries: int | None = None  # limit a sample, where an oracle is asked
     oracle: Literal["float", "stored"] | None = None  # what a query is: an image of floats, or rounded as if stored
-    top_k: int | None = None  # how many labels' scores an answer has, where it is not all or none
+    top_k: int | None = None  # how many labels' scores an answer has, if it is not all or none
     target: str | None = None  # the label that a targeted adversary wants
     finding: str | None = None  # the one of several findings that a goal is about
 
@@ -92,7 +92,7 @@ class Threat:
 
     @property
     def ball(self) -> Budget | None:
-        """Its ball; None if something else bounds it, or its numbers are none that a ball may have."""
+        """Its ball; None if something else bounds it, or a ball cannot have its numbers."""
         if self.norm is None or self.epsilon is None or self.epsilon_share is None or self.epsilon_levels is None:
             return None
         if not (0 <= self.epsilon_share < _BEYOND_ALL and 0 <= self.epsilon_levels < _BEYOND_ALL):
@@ -109,10 +109,10 @@ class Outcome:
     clean: str  # label predicted before the attack
     attacked: str  # label predicted under it
     status: Status  # wrong before the attack | broken by a verified counterexample | held
-    evidence: Evidence | None = None  # this gate's own search, another's, or none, for want of a start; None: no attack
+    evidence: Evidence | None = None  # this gate's own search, another's, or none, for lack of a start; None: no attack
     score: float | None = None  # probability of the positive label under the attack
     found_by: str | None = None  # the gate that found the counterexample
-    attack: str | None = None  # its search that did, such as apgd-ce
+    attack: str | None = None  # the search in it that did, such as apgd-ce
     distance_levels: float | None = None  # of the counterexample, in the gate's norm
     restart: int | None = None
     step: int | None = None
@@ -121,11 +121,11 @@ class Outcome:
     queries: int | None = None  # that reached the oracle in this gate, where one is asked
     share: float | None = None  # of the looks on which the counterexample holds, if it is seen under conditions
     patch: str | None = None  # file of the sample's own patch, relative to the report's folder
-    found_after: int | None = None  # queries that had been asked, here or where it was found, when it was found
+    found_after: int | None = None  # queries asked by the time it was found, here or in the gate that found it
 
     @property
     def clean_files(self) -> tuple[str, ...]:
-        """Files beside its counterexample's in which its clean image may lie, relative to the report's folder."""
+        """Files beside its counterexample that may hold its clean image, relative to the report's folder."""
         if self.counterexample is None:
             return ()
         path = PurePosixPath(self.counterexample)
@@ -159,8 +159,8 @@ class Surrogate:
     trained: str | None = None  # how, if robustcheck trained it
     accuracy: Metric  # its own, on the gate's samples
     agreement: Metric  # share of the samples that it reads as the candidate does, in what the goal is about
-    agreement_attacked: Metric | None = None  # share of the attacked samples that it reads rightly before, as that does
-    turned: Metric  # of the searched samples that the surrogates read rightly before: what they misread at the end
+    agreement_attacked: Metric | None = None  # share of the attacked samples that it, too, reads correctly before
+    turned: Metric  # share of the searched samples, read correctly by surrogates before, that they misread at the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ class Control:
 class Patch:
     """The patch that a gate judged: one for all images."""
 
-    picture: str | None  # file, relative to the report's folder; None for what no picture can hold, or without a folder
+    picture: str | None  # file, relative to the report's folder; None if no picture can hold it, or without a folder
     array: str | None  # the same as .npy: stored integers (C, S, S)
     sha256: str  # of its stored pixels, C order
     side: int  # pixels
@@ -187,7 +187,7 @@ class Stopped:
     """How many samples a gate that may decide early needed."""
 
     rule: Literal["early", "determined"]
-    needed: int  # in the policy's random order; the metrics are about these
+    needed: int  # samples, in the policy's random order; the metrics are about these
     of: int
     decided: bool  # before the last one
 

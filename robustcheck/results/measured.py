@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 METRICS: dict[str, str] = {
-    "accuracy": "share of the samples that are read right, in every label where several may be present",
+    "accuracy": "share of the samples that are read right, in every label if several may be present",
     "balanced_accuracy": "mean over the labels of the share that is read right, over findings of "
     "(sensitivity + specificity) / 2",
     "sensitivity": "share of the positives that are read as positive",
@@ -14,9 +14,9 @@ METRICS: dict[str, str] = {
     "ppv": "share of the positives among those that are read as positive, at data.prevalence",
     "npv": "share of the negatives among those that are read as negative, at data.prevalence",
     "auroc": "area under the ROC curve of the positive label's probability",
-    "attack_success": "share of the samples right before the attack that it turned",
-    "control_success": "the same of the controls, where there are several of the one that turned most",
-    "excess_success": "attack_success less control_success: what the attack turned and occlusion or viewing did not",
+    "attack_success": "share of the samples read correctly before the attack that it turned",
+    "control_success": "the same for the controls, if there are several for the one that turned most",
+    "excess_success": "attack_success minus control_success: what the attack turned but occlusion or viewing did not",
 }
 """What each metric is, all of them measured under the gate's attack."""
 
@@ -32,7 +32,7 @@ class Metric:
     samples: int
     confidence: float = 0.95  # of the interval
     groups: int | None = None  # that the samples come from, e.g. patients; None: each is its own, or it was not counted
-    effective: float | None = None  # independent samples that a rate's samples are worth; None: as many as they are
+    effective: float | None = None  # independent samples that a rate's samples are worth; None: their number
     slice: str | None = None  # the part of the samples that it is about, e.g. the worst subgroup's sex=F
 
 

@@ -14,16 +14,16 @@ class RequirementPlan:
 
     metric: str
     bound: str  # ">= 0.7" or "<= 0.2"
-    supposed: float  # the true value that all of this is about
-    needed: int | None  # samples of its kind; None: no number is enough, or none can be said (`notes` say why)
+    supposed: float  # the true value that is assumed here
+    needed: int | None  # samples of its kind; None: no number is enough, or it is not known (`notes` say why)
     about: bool  # `needed` is approximate
     never: bool  # no number of samples is enough
-    samples: int  # of its kind, that there are; of `slice`, if there is one
-    groups: int | None  # that the samples are of; None: each is on its own
-    worth: int  # independent samples that they are worth, at least; as many as they are without groups
+    samples: int  # of its kind, that there are; in `slice`, if there is one
+    groups: int | None  # that the samples are in; None: each is on its own
+    worth: int  # independent samples that they are worth, at least; without groups, their number
     slice: str | None  # the part of the samples that it is about, such as "sex=F"; None: all of them
-    among: int  # parts that have the metric, and have to meet the bound together; of these `slice` says least
-    enough: bool  # they are worth as many as are needed
+    among: int  # parts that have the metric and must all meet the bound; `slice` is the least certain of them
+    enough: bool  # they are worth as many samples as are needed
     power: float | None  # with what they are worth; None where it is not known exactly
     low: float | None  # ends of the interval to be expected with as many; None where the metric is undefined
     high: float | None
@@ -38,11 +38,11 @@ class GatePlan:
     id: str
     attack: str | None
     budget: str | None  # its epsilon or size, as the policy says it
-    attacked: int  # how many samples are
+    attacked: int  # how many samples are attacked
     requirements: tuple[RequirementPlan, ...] = ()
     forward: int = 0  # samples through the network at most, as a report's `cost` counts them
     gradient: int = 0
-    seconds: float | None = 0.0  # if no sample breaks, with health checks; None where no step could be measured
+    seconds: float | None = 0.0  # if no sample breaks, with health checks; None if no step could be measured
     notes: tuple[str, ...] = ()
     error: str | None = None  # why it cannot be evaluated
 
@@ -69,7 +69,7 @@ class Plan:
     samples: int
     groups: int | None  # that the samples are of; None: each is on its own
     device: str
-    loading: float  # seconds that it took, with what all samples were asked unattacked
+    loading: float  # seconds that loading took, with asking about all samples unattacked
     gates: tuple[GatePlan, ...]
     steps: tuple[Step, ...]
 

@@ -1,4 +1,4 @@
-"""What a qualification answers: plain frozen data, which the report on it is a function of."""
+"""What a qualification answers: plain frozen data, of which its report is a function."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class KnownAnswer:
-    """One gate of a candidate that is known, what had to come out, and what did."""
+    """One gate of a known candidate: what had to come out, and what did."""
 
     candidate: str
     what: str  # the candidate, in words

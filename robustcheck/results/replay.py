@@ -11,8 +11,8 @@ class GateReplay:
 
     id: str
     stated: int  # counterexamples that the report states
-    read: int  # of them, those that were shown to the candidate again; of the others files and distances are checked
-    held: int  # samples that were attacked and held, as the report states: another run alone shows it
+    read: int  # those of them that were shown to the candidate again; for the others, files and distances are checked
+    held: int  # samples that were attacked and held, as the report states: only another run shows it
     amiss: tuple[str, ...]  # a sentence for each thing that is not as the report states it
     not_read: str = ""  # why they were not shown
     not_compared: str = ""  # why clean readings are as they are stated

@@ -18,7 +18,7 @@ SCHEMA: Literal["robustcheck/report/1"] = "robustcheck/report/1"
 _NO_GATES = b'"gates": []'
 
 VERDICTS_BY_WEIGHT: tuple[Verdict, ...] = ("error", "fail", "inconclusive", "pass")
-"""The heaviest verdict of its gates is a report's verdict: what could not be evaluated outweighs what failed."""
+"""A report's verdict is the heaviest of its gates': what could not be evaluated outweighs what failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class ModelInfo:
     output: str | None = None  # logits | probabilities, and how that is known
     architecture: str | None = None  # of a state dict: what builds the network
     architecture_args: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None  # the key that the policy says of a checkpoint with several state dicts
+    weights: str | None = None  # the key that the policy names in a checkpoint with several state dicts
     scores: tuple[int, ...] | None = None  # which of the network's scores are the labels', from 0; None: all
     preprocess: dict[str, Any] | None = None  # how stored pixels become its input, as the policy says, with defaults
     precision: str | None = None  # auto | full, of searches: verdicts are always the artefact's own
@@ -99,9 +99,9 @@ class AuditReport:
     confidence: float = 0.95  # of all intervals
     interval: str = "clopper-pearson"  # of rates
     stop: Literal["never", "early", "determined"] = "never"  # when gates may decide before all samples were looked at
-    inconclusive: Literal["fail", "allow"] = "fail"  # what a gate that its interval does not decide means for the build
+    inconclusive: Literal["fail", "allow"] = "fail"  # what it means for the build if an interval does not decide a gate
     evidence: str = "shared"
-    health: Literal["strict", "warn"] | None = None  # what a broken attack makes of a pass; None: none was examined
+    health: Literal["strict", "warn"] | None = None  # what a broken attack means for a pass; None: none was examined
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     interrupted: bool = False
@@ -110,7 +110,7 @@ class AuditReport:
 
     @property
     def green(self) -> bool:
-        """Whether the build may go on: it passed, or the policy allows what is left open."""
+        """Whether the build may go on: the run passed, or the policy allows what is left open."""
         return self.verdict == "pass" or (self.verdict == "inconclusive" and self.inconclusive == "allow")
 
     def to_json(self) -> str:
@@ -118,7 +118,7 @@ class AuditReport:
         return b"".join(self.json_pieces()).decode()
 
     def json_pieces(self) -> Iterator[bytes]:
-        """The same in UTF-8, gate by gate: of many samples the whole of it is hundreds of megabytes.
+        """The same in UTF-8, gate by gate: with many samples the whole is hundreds of megabytes.
 
         Raises:
             ValueError: a text in it cannot be encoded.
@@ -173,12 +173,12 @@ class Answer:
 
 
 def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bool = False) -> Verdict:
-    """The verdict of a report from those of its gates; nothing evaluated, or not to the end, is an `error`.
+    """The verdict of a report from those of its gates; `error` if nothing was evaluated, or not to the end.
 
     Args:
         verdicts: of the gates that were evaluated.
-        interrupted: not all were that should have been.
-        allow: inconclusive gates do not stand in the way of a pass; where nothing passed there is none.
+        interrupted: not all gates were evaluated that should have been.
+        allow: inconclusive gates do not prevent a pass; but if nothing passed, there is none.
     """
     if interrupted or not verdicts:
         return "error"

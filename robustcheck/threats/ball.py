@@ -1,7 +1,7 @@
-"""Where a counterexample of one image may lie: what searches and their judge ask of any such set.
+"""Where a counterexample of one image may lie: what searches and adjudication need from any such set.
 
-Images are (N, C, H, W), a clean one beside each. Searches see them as shares of the full range; what is stored are
-whole grey levels, from 0 to `maximum`.
+Images are (N, C, H, W), with a clean one for each. Searches see them as shares of the full range; files store whole
+grey levels, from 0 to `maximum`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 
 from robustcheck.models.grey_levels import nearest_levels, shares_of
 
-_BORDER = 1e-5  # of the radius: what float32 points at a ball's border may be off it by
-_ROUNDING = 2.0**-22  # of the full range: the same, of each pixel, which is more where a ball is small or images large
+_BORDER = 1e-5  # of the radius: how far float32 points at a ball's border may be off it
+_ROUNDING = 2.0**-22  # of the full range: the same for each pixel, which is more if a ball is small or images large
 
 
 class Ball(ABC):
@@ -46,7 +46,7 @@ class Ball(ABC):
 
     @abstractmethod
     def within(self, images: torch.Tensor, clean: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-        """The points that images are brought to where a row differs by a radius (N,) at most."""
+        """The points that images are brought to if each row may differ by a radius (N,) at most."""
 
     @abstractmethod
     def sample(self, clean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ class Ball(ABC):
         """The norm of a change by 1 of each of so many pixels."""
 
     def slack(self, pixels: int) -> float:
-        """How far beyond the radius points of float32 of so many pixels may lie that were brought to the border."""
+        """How far beyond the radius float32 points of so many pixels may lie after they were brought to the border."""
         return _BORDER * self.radius + _ROUNDING * self.norm_of_ones(pixels)
 
     @abstractmethod
@@ -101,7 +101,7 @@ class Ball(ABC):
 
 
 class ByLargestChange(Ball):
-    """Where images differ by the largest change of a pixel (L∞)."""
+    """A set in which images differ by the largest change of a pixel (L∞)."""
 
     def norm(self, change: torch.Tensor) -> torch.Tensor:
         """L∞ norms (N,) of changes (N, C, H, W)."""
@@ -121,5 +121,5 @@ class ByLargestChange(Ball):
 
 
 def per_row(values: torch.Tensor) -> torch.Tensor:
-    """Numbers (N,), one per row, as (N, 1, 1, 1), to go with images."""
+    """Numbers (N,), one per row, as (N, 1, 1, 1), to broadcast over images."""
     return values.view(-1, 1, 1, 1)

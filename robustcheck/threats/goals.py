@@ -38,8 +38,8 @@ class Goal:
     def directions(self) -> tuple[Goal, ...]:
         """Narrower goals, each met by one change of all images; none if the goal itself is.
 
-        What raises a label turns the images that are not of it, and keeps those that are. So where any wrong reading
-        will do, one change for all images gets its way with those of some labels by giving up the others.
+        Raising a label turns the images of other labels and keeps its own. So if any wrong reading will do, one change
+        for all images succeeds on those of some labels by giving up the others.
         """
         if self.kind != "untargeted":
             return ()
@@ -60,8 +60,8 @@ class Goal:
     def attackable(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which samples (N,) are worth attacking: it is about them, and they are right.
 
-        What is right is what specificity, or sensitivity, counts as right. Whoever wants disease to be read attacks a
-        negative that is taken for another negative, too. Of several findings only those count that the goal is about.
+        Right is what specificity, or sensitivity, counts as right: an adversary who wants disease to be read also
+        attacks a negative that is taken for another negative. Of several findings, only the goal's count.
         """
         if self.multilabel or (self.toward is not None and self.toward == self.positive):
             right = ~self.met(decisions, labels) & decisions.ne(NO_ANSWER)
@@ -70,7 +70,7 @@ class Goal:
         return self.applies(labels) & right
 
     def met(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Where (N,) these decisions (N,) are what the adversary wants. No answer is right for nobody."""
+        """Where (N,) these decisions (N,) are what the adversary wants. No answer never counts as right."""
         if self.toward is not None:
             return decisions.eq(self.toward)
         if self.multilabel and self.kind != "untargeted":
@@ -82,7 +82,7 @@ class Goal:
         return decisions.ne(labels)
 
     def alike(self, decisions: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        """Where (N,) two models' decisions (N,) are the same, of several findings in those that it is about."""
+        """Where (N,) two models' decisions (N,) are the same; with several findings, in those that it is about."""
         same = decisions.eq(others)
         if not self.multilabel or self.kind == "untargeted":
             return same
@@ -105,7 +105,7 @@ class Goal:
 
     @property
     def finding(self) -> int | None:
-        """The one of several findings that it is about; None if any of them will do, or where images have one label."""
+        """The one of several findings that it is about; None if any of them will do, or if images have one label."""
         return self.positive if self.multilabel and self.kind != "untargeted" else None
 
     @property

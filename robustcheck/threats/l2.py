@@ -17,8 +17,8 @@ from robustcheck.threats.ball import Ball, per_row
 _TINY = 1e-12
 _HALVINGS = 20  # of the search for the scale at which a rounded change fits
 _AT_BORDER = 0.01  # of the radius: at most so much counts as float32's error
-_FULL = 0.99  # of the squares aimed at: a stored change that has fewer leaves room for pixels of its own
-_LARGEST_SCALE = 64.0  # of it: a change of which every pixel is below half a level has to grow to be stored at all
+_FULL = 0.99  # of the squares aimed at: a stored change with less leaves room for single pixels
+_LARGEST_SCALE = 64.0  # a change whose pixels are all below half a level has to grow to be stored at all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,17 +112,17 @@ class L2Ball(Ball):
     def _fitted(self, change: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """A multiple of each change that, rounded to whole levels, goes as far as the change and no farther.
 
-        Rounding makes some changes longer than the ball is wide, and takes small ones away; with the scale, the length
-        of the rounded change never falls, so that the best scale is found by halving. The length aimed at is that of
-        the change, so that a minimum-norm search stays as near as it came, but never beyond the ball.
+        Rounding makes some changes longer than the ball is wide, and removes small ones. As the scale grows, the length
+        of the rounded change never falls, so the best scale is found by halving. The length aimed at is that of the
+        change, so that a minimum-norm search stays as near as it came, but never beyond the ball.
 
-        Pixels that changed alike are rounded alike at every scale, all or none of them. Where that leaves room, they
-        take it one by one.
+        Pixels that changed alike are rounded alike at every scale, all or none of them. If that leaves room, they use
+        it one by one.
         """
         whole, squares = floor(self.levels**2), self._squares(change)
         slack = min(self.slack(change[0].numel()) * self.maximum, _AT_BORDER * float(self.levels))
         at_border = squares.sqrt() >= float(self.levels) - slack
-        squares = torch.where(at_border, whole, squares.clamp(1, whole))  # of which float32 may have taken a little
+        squares = torch.where(at_border, whole, squares.clamp(1, whole))  # float32 may have taken a little of it
         low = torch.zeros_like(squares)
         high = torch.full_like(squares, _LARGEST_SCALE)
         for _ in range(_HALVINGS):
@@ -145,7 +145,7 @@ class L2Ball(Ball):
         reference: torch.Tensor,
         squares: torch.Tensor,
     ) -> torch.Tensor:
-        """Images with as many pixels of larger ones as fit, those that change most first, then as they lie."""
+        """Images with as many pixels of larger ones as fit: first those that change most, then in their order."""
         before, after = ((levels - reference).double().flatten(1).square() for levels in (stored, larger))
         growing = change.abs().flatten(1).masked_fill(after == before, -1)
         order = growing.argsort(dim=1, descending=True, stable=True)

@@ -24,10 +24,10 @@ class LinfBall(ByLargestChange):
 
     @classmethod
     def of(cls, budget: Quantity, bits: int) -> LinfBall:
-        """The ball that a budget admits at a stored depth. A fraction of a level admits no more than the whole ones.
+        """The ball that a budget admits at a stored depth: only the whole levels in it count.
 
         Raises:
-            EvaluationError: it admits no change at all, is more than the range, or is a fraction of it that was cut.
+            EvaluationError: it admits no change at all, is more than the range, or is a rounded fraction of it.
         """
         levels = floor(budget.in_levels(bits))
         if levels < 1:
@@ -79,7 +79,7 @@ class LinfBall(ByLargestChange):
         """Storable images beside points of the ball: each pixel is rounded to the side that `direction` has.
 
         Both neighbours of a point lie in the ball, because its border is on whole levels. Pixels without a direction,
-        and those on a level but for float32's error, go to the nearest.
+        and those on a level up to float32's error, go to the nearest.
         """
         levels = images * self.maximum
         nearest = levels.round()
@@ -88,10 +88,10 @@ class LinfBall(ByLargestChange):
         return shares_of(torch.where(off_level & (direction != 0), aside, nearest), self.maximum)
 
     def outward(self, images: torch.Tensor, clean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """Corners of the smallest balls of whole levels, and of one at least, that hold points.
+        """Corners of the smallest balls of whole levels, at least one, that contain points.
 
-        For minimum-norm searches, whose ball has no border. Pixels that went less than half way go to the side that
-        `direction` has, the others to the side that they are on.
+        For minimum-norm searches, whose ball has no border. Pixels that went less than half way go to the side of
+        `direction`, the others to the side that they are on.
         """
         reference = nearest_levels(clean, self.maximum)
         change = images * self.maximum - reference

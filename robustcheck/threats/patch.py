@@ -20,7 +20,7 @@ from robustcheck.threats.ball import per_row
 
 Outline = Literal["square", "circle"]
 
-PLACEMENT_DRAWS = 5  # uniform ones, of which a placement is made
+PLACEMENT_DRAWS = 5  # uniform numbers from which a placement is made
 _APART = radians(5)  # between two angles at which room is looked for
 _TEXELS = 2  # pixels of a texture, along a side, for one of an image, which shows the mean of what is about its centre
 _SPARE = 1 / 3  # share of these by which a texture may be finer, as where a scale makes it smaller, and stay as it is
@@ -42,8 +42,8 @@ def lay(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: O
     """Images (N, C, H, W) with textures (N, C, S, S) on them: bilinear between a texture's pixels, sharp at its edge.
 
     Differentiable in the textures. A texture of S pixels that lies unturned on S whole pixels is copied. One that is
-    finer than these images show is shrunk (means), and so is what is still far finer where it lies: either would be
-    seen at single points, and not as what a pixel covers.
+    finer than these images show, or still far finer where it lies, is shrunk by averaging: otherwise it would be seen
+    at single points instead of as what a pixel covers.
     """
     if at.finest is not None and textures.shape[-1] > at.finest:
         textures = shrunk(textures, at.finest)
@@ -79,8 +79,8 @@ def _read(textures: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 def covered(shape: torch.Size, at: Placements, outline: Outline) -> torch.Tensor:
     """Which pixels (N, H, W) of images of a shape (N, C, H, W) lie under patches: those whose centres do.
 
-    A square that lies unturned covers as many pixels as its side has, wherever its own centre is: of the centres of
-    pixels on its edges, those on the left and above belong to it, and those on the right and below do not.
+    An unturned square covers as many pixels along a side as the side is long, wherever its own centre is: pixel centres
+    on its left and upper edges belong to it, those on its right and lower edges do not.
     """
     return _inside(*_on_patch(shape, at), at, outline)
 
@@ -112,19 +112,19 @@ class Placing:
         )
 
     def side(self, height: int, width: int) -> float:
-        """The side of the patch as it is named, on an image of so many pixels; of a circle the diameter.
+        """The nominal side of the patch on an image of so many pixels; for a circle the diameter.
 
         Raises:
             EvaluationError: at its largest it is longer than the image's shorter side, or at its smallest it may lie
-                between the middles of pixels, and cover none.
+                between the centres of pixels and cover none.
         """
         side = self.nominal(height, width)
-        # An unturned square covers a pixel wherever it lies (see `covered`), others where the circle in them does.
+        # An unturned square covers a pixel wherever it lies (see `covered`), others if the circle in them does.
         least = 1 if self.outline == "square" and not self.rotation else sqrt(2)
         if (smallest := side * (1 - self.scale)) < least:
             raise EvaluationError(
                 f"a patch of {self.size.text} is {smallest:.2g} pixels wide at its smallest scale on an image of "
-                f"{height}×{width} (height × width), and may lie between them, covering none; give a larger size"
+                f"{height}×{width} (height × width), and may lie between pixels, covering none; give a larger size"
             )
         largest = side * (1 + self.scale)
         if self.outline == "square":
@@ -140,21 +140,20 @@ class Placing:
             for share, length in zip(self.location, (width, height), strict=True):
                 if min(share, 1 - share) * length < largest / 2 - 1e-6:
                     raise EvaluationError(
-                        f"a patch of {self.size.text} with its middle at {list(self.location)} does not lie on an "
-                        f"image of {height}×{width} (height × width) as a whole; give another location, or a "
-                        "smaller size"
+                        f"a patch of {self.size.text} with its middle at {list(self.location)} does not lie wholly "
+                        f"on an image of {height}×{width} (height × width); give another location, or a smaller size"
                     )
         return side
 
     def nominal(self, height: int, width: int) -> float:
-        """The side that its size means on an image of so many pixels, whether or not there is room for it."""
+        """The side that its size gives on an image of so many pixels, whether or not there is room for it."""
         if self.size.pixels is not None:
             return float(self.size.pixels)
         assert self.size.area is not None
         return sqrt(float(self.size.area) * height * width * (4 / pi if self.outline == "circle" else 1))
 
     def draw(self, uniform: torch.Tensor, height: int, width: int, keep_out: torch.Tensor | None = None) -> Placements:
-        """Placements of N patches, whole on the image, evenly among those that there are.
+        """Placements of N patches, each wholly on its image, evenly among all possible ones.
 
         Args:
             uniform: (N, 5) numbers in [0, 1): angle, scale, two for the location, and one in case it has to be another.
@@ -204,7 +203,7 @@ class Placing:
     def check_room(self, height: int, width: int, keep_out: torch.Tensor | None = None) -> None:
         """Refuse an image on which not every draw has a place.
 
-        A square is tried every few degrees, and so much larger that it holds those that are turned by less.
+        A square is tried every few degrees, and so much larger that it contains those turned by less.
 
         Args:
             height: of the image.
@@ -238,7 +237,7 @@ class Placing:
             raise NoPlaceError(0)
 
     def _free(self, keep_out: torch.Tensor, at: Placements, reach: torch.Tensor) -> torch.Tensor:
-        """Which pixels (M, H, W) may be the centres of patches that cover nothing that they may not (M or 1, H, W)."""
+        """Which pixels (M, H, W) may be the centres of patches that cover nothing of `keep_out` (M or 1, H, W)."""
         count, (height, width) = len(at.side), keep_out.shape[1:]
         half = ceil(float(reach.max()))
         size = 2 * half + 1

@@ -19,8 +19,8 @@ class Region(ByLargestChange):
 
     area: Area  # the same on every image of a size
     maximum: int
-    visible: tuple[float, float] = (0.0, 1.0)  # shares of the range, beyond which all looks alike
-    reach: tuple[float, float] = (0.0, 1.0)  # the same on any look, darker or brighter; no search leaves it
+    visible: tuple[float, float] = (0.0, 1.0)  # shares of the range, beyond which everything looks alike
+    reach: tuple[float, float] = (0.0, 1.0)  # the same for any look, darker or brighter; searches stay in it
 
     @property
     def levels(self) -> int:
@@ -59,7 +59,7 @@ class Region(ByLargestChange):
         return (gradient.abs() * self._mask(gradient)).flatten(1).sum(dim=1)
 
     def aside(self, images: torch.Tensor, clean: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
-        """Where values are free a grey level decides nothing: the nearest again."""
+        """The nearest storable images again: where values are free, one grey level decides nothing."""
         return self.rounded(images, clean)
 
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Expectation over transformation (Athalye, Engstrom, Ilyas, Kwok 2018, arXiv 1707.07397, section 2.1) averages over
 draws of it. An image is turned, scaled, shifted and tilted in one step (a homography), resampled and blurred in one
-more (a matrix along each axis), then its contrast and brightness change, grain comes in, and it is compressed.
+more (a matrix along each axis), then its contrast and brightness change, grain is added, and it is compressed.
 From afar, and from the side, each pixel is the mean of what it covers. Conditions that are not given cost nothing.
 """
 
@@ -23,17 +23,17 @@ from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats.ball import per_row
 
-LOOK_DRAWS = 12  # uniform ones, of which a look is made
+LOOK_DRAWS = 12  # uniform numbers from which a look is made
 
 _CAMERA_DISTANCE = 4.0  # at scale 1, in halves of the image's longer side
-_SPARE = 1 / 3  # of a pixel, by which what is read linearly may lie further apart than pixels do
+_SPARE = 1 / 3  # of a pixel: how much farther apart than pixels points that are read linearly may lie
 _TINY = 1e-3
 _KEPT_BYTES = 1 << 26  # of the matrices that resample axes of one length
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """N looks, each at an image of its own; None where a condition is not among those that vary."""
+    """N looks, each at an image of its own; None for conditions that do not vary."""
 
     rotation: torch.Tensor | None = None  # (N,) radians, clockwise
     scale: torch.Tensor | None = None  # (N,) 1 / distance
@@ -53,7 +53,7 @@ class Looks:
         return self._each(lambda values: values[places])
 
     def repeated(self, times: int) -> Looks:
-        """The same looks at each of so many images, all at the first image first."""
+        """The same looks at each of so many images; all looks at the first image come first."""
         return self._each(lambda values: values.repeat(times))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Looks:
@@ -63,7 +63,7 @@ class Looks:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """A distribution of looks: every condition even between its ends, and apart from the others."""
+    """A distribution of looks: every condition is uniform between its ends and independent of the others."""
 
     spec: ConditionsSpec
     exported: tuple[float, float] = (0.0, 1.0)  # shares of the full range that JPEG's 8 bits span
@@ -99,7 +99,7 @@ def grid_looks(distances: tuple[float, ...], angles: tuple[float, ...], device: 
 
 
 def seen_from(places: Looks, looks: Looks) -> Looks:
-    """The looks from these places: what sets the places, of all else what was drawn."""
+    """Looks from these places: `places` sets the conditions that it has, `looks` all others."""
     return replace(looks, scale=places.scale, tilt=places.tilt, axis=places.axis)
 
 
@@ -121,7 +121,7 @@ def see(
     """
     seen = images
     if (scale := looks.scale) is not None and bool((scale < 1).any()):
-        # Each pixel of a look is the mean of what it covers: read at single points, most of that would not count.
+        # Each pixel of a look is the mean of what it covers: if it were read at single points, most would not count.
         seen = _along_axes(seen, lambda length: _means(1 / scale, length))
     if any(value is not None for value in (looks.rotation, looks.scale, looks.right, looks.down, looks.tilt)):
         seen = _warped(seen, looks)
@@ -146,7 +146,7 @@ def _between(ends: tuple[float, float] | None, uniform: torch.Tensor, unit: floa
 def _warped(images: torch.Tensor, looks: Looks) -> torch.Tensor:
     """Images (N, C, H, W), turned, scaled, shifted and tilted.
 
-    A pixel of a tilted one is the mean of as many points, evenly over it, as it covers of the image's pixels.
+    A pixel of a tilted image is the mean of as many points, spread evenly over it, as it covers image pixels.
     """
     shape = images.shape[2:]
     there = _homography(shape, looks, len(images), images.device)
@@ -199,11 +199,11 @@ def _homography(shape: torch.Size, looks: Looks, count: int, device: torch.devic
 
 
 def _sampled(images: torch.Tensor, back: torch.Tensor, off_centre: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
-    """Images (N, C, H, W) at the point of each pixel of a look that is so far, in pixels, off its centre.
+    """Images (N, C, H, W), read for each pixel of a look at a point that lies so far, in pixels, off its centre.
 
     Args:
         images: that are looked at.
-        back: from where points are seen to where they lie (N, 3, 3).
+        back: maps where points are seen to where they lie (N, 3, 3).
         off_centre: right and down.
     """
     count, _, height, width = images.shape
@@ -223,14 +223,14 @@ def _sampled(images: torch.Tensor, back: torch.Tensor, off_centre: tuple[float, 
 
 
 def _footprint(shape: torch.Size, looks: Looks, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
-    """Pixels of images (H, W) that one of a look covers at most, across and along (N, 2): at the corner furthest away.
+    """Most pixels of images (H, W) that one of a look covers, across and along (N, 2): at the corner farthest away.
 
-    From afar images are means already (`_means`): what counts is by how much more than these they are narrowed.
+    From afar images are means already (`_means`): what counts is how much further than these they are narrowed.
 
     Args:
         shape: of the images.
         looks: at them.
-        there: from where points lie to where they are seen (N, 3, 3).
+        there: maps where points lie to where they are seen (N, 3, 3).
         back: the other way (N, 3, 3).
     """
     high, wide = (length / max(shape) for length in shape)
@@ -248,7 +248,7 @@ def _matrix(rows: list[list[torch.Tensor]]) -> torch.Tensor:
 
 
 def _along_axes(images: torch.Tensor, matrices: Callable[[int], torch.Tensor]) -> torch.Tensor:
-    """Images (N, C, H, W) after what matrices (N, length, length), of an axis of so many pixels, do along each axis."""
+    """Images (N, C, H, W) after matrices (N, length, length), for axes of so many pixels, are applied to each axis."""
     height, width = images.shape[2:]
     along = matrices(height)
     across = along if width == height else matrices(width)
@@ -256,9 +256,9 @@ def _along_axes(images: torch.Tensor, matrices: Callable[[int], torch.Tensor]) -
 
 
 def _means(widths: torch.Tensor, length: int) -> torch.Tensor:
-    """Means over so many pixels (N,) about each one, of those that the axis has, as matrices; of one or less, itself.
+    """Means over so many pixels (N,) around each pixel of the axis, as matrices; over one or fewer, the pixel itself.
 
-    Parts of pixels count as such.
+    Parts of pixels count as parts.
     """
     places = torch.arange(length, device=widths.device, dtype=torch.float32)
     apart = (places[:, None] - places[None, :]).abs()
@@ -284,12 +284,12 @@ def _optics(looks: Looks, length: int, device: torch.device) -> torch.Tensor:
 def _resampling(length: int, device: torch.device) -> Callable[[int], torch.Tensor]:
     """`_resampled` of an axis, which keeps the latest matrices on the device, within so many bytes."""
     return lru_cache(maxsize=max(1, _KEPT_BYTES // (4 * length**2)))(
-        lambda size: _resampled(length, size).to(device)  # to a GPU, each copy is waited for
+        lambda size: _resampled(length, size).to(device)  # each copy to a GPU is waited for
     )
 
 
 def _resampled(length: int, size: int) -> torch.Tensor:
-    """Down to so many pixels, each the mean of what it covers, and back, linearly between them: (length, length)."""
+    """Reduces to so many pixels, each the mean of what it covers, and interpolates back linearly: (length, length)."""
     edges = torch.arange(size + 1, dtype=torch.float64) * (length / size)
     places = torch.arange(length, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], places + 1) - torch.maximum(edges[:-1, None], places)
@@ -309,7 +309,7 @@ def _compressed(images: torch.Tensor, quality: torch.Tensor, black: float, white
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """One image (C, H, W); channels that are no colours are compressed one by one."""
+    """One image (C, H, W); channels that are not colours are compressed one by one."""
     if len(image) not in (1, 3):
         return np.concatenate([_through_jpeg(channel[None], quality) for channel in image])
     file = io.BytesIO()

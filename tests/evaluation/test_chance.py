@@ -34,16 +34,16 @@ def test_what_reads_all_samples_alike_passes_no_attacked_gate(tmp_path):
         assert (gate.verdict, gate.error) == (
             "error",
             "the candidate reads all 20 samples alike before any attack, though 10 of them are labelled otherwise: "
-            "that it goes on to do so shows nothing; look at model.operating_point, at model.preprocess (range, mean, "
-            "std, layout, order, window), at the order of model.labels, and at which weights and scores are the "
+            "that it still does so under attack shows nothing; check model.operating_point, model.preprocess (range, "
+            "mean, std, layout, order, window), the order of model.labels, and which weights and scores are the "
             "model's",
         )
     assert failed.verdict == "fail"
     for gate in (clean, missed, asked, failed):
         (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
         assert finding.message.startswith(
-            "before any attack the candidate reads 10 of 20 samples rightly, which is no better than chance "
-            "(Youden's index 0.00): look at model.operating_point"
+            "before any attack the candidate reads 10 of 20 samples correctly, which is no better than chance "
+            "(Youden's index 0.00): check model.operating_point"
         )
 
 
@@ -64,14 +64,14 @@ def test_labels_in_the_wrong_order_are_worse_than_chance(tmp_path):
     project(tmp_path, threshold=0.5, labels=[1] * 10 + [0] * 10)
     (gate,) = brightness_gates(tmp_path, "  - {id: clean, require: {accuracy: 0.9}}\n")
     (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
-    assert "reads 0 of 20 samples rightly, which is worse than chance (Youden's index -1.00)" in finding.message
+    assert "reads 0 of 20 samples correctly, which is worse than chance (Youden's index -1.00)" in finding.message
 
 
 def test_a_little_worse_than_chance_is_no_better(tmp_path):
     project(tmp_path, threshold=0.5, levels=[60] * 5 + [200] * 14 + [60] * 11, labels=[0] * 10 + [1] * 20)
     (gate,) = brightness_gates(tmp_path, "  - {id: clean, require: {accuracy: 0}}\n")
     (finding,) = [finding for finding in gate.findings if finding.code == SKILL]
-    assert "reads 14 of 30 samples rightly, which is no better than chance (Youden's index -0.05)" in finding.message
+    assert "reads 14 of 30 samples correctly, which is no better than chance (Youden's index -0.05)" in finding.message
 
 
 @pytest.mark.parametrize(

@@ -129,24 +129,24 @@ def _area(**changes):
 
 def test_a_counterexample_without_a_score_is_not_taken_for_the_clean_image(amiss, ran):
     said = amiss(ran, _scores("pgd[8/255]", None))
-    assert re.search(r"pgd\[8/255\]: .*its counterexample has the score 0\.\d+, and the report says nothing", said)
-    assert "pgd[8/255]: auroc is stated, and is none of this gate's metrics" in said
+    assert re.search(r"pgd\[8/255\]: .*its counterexample has the score 0\.\d+, but the report says nothing", said)
+    assert "pgd[8/255]: auroc is stated, but is not one of this gate's metrics" in said
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"low": 0.99, "high": 1.0}, "the interval of auroc is stated as 0.99 to 1.0, and is one around it from 0."),
+        ({"low": 0.99, "high": 1.0}, "the interval of auroc is stated as 0.99 to 1.0, but is one around it from 0."),
         ({"high": 0.0}, "the interval of auroc is stated as "),
         ({"low": None}, "the interval of auroc is stated as None to "),
         ({"low": None, "high": None}, "the interval of auroc is stated as None to None"),
-        ({"confidence": 0.5}, "the interval of auroc is stated to hold with 0.5, and does with 0.95"),
+        ({"confidence": 0.5}, "the interval of auroc is stated to hold with 0.5, but holds with 0.95"),
         ({"samples": 100_000}, "auroc is stated about other samples than it is"),
         ({"groups": 6}, "auroc is stated about other samples than it is"),
         ({"slice": "sex=F"}, "auroc is stated about other samples than it is"),
         ({"successes": 3}, "auroc is stated about other samples than it is"),
-        ({"value": None}, "auroc is stated as None, and is at most 0."),
-        ({"value": "NaN"}, "auroc is stated as nan, and is at most 0."),
+        ({"value": None}, "auroc is stated as None, but is at most 0."),
+        ({"value": "NaN"}, "auroc is stated as nan, but is at most 0."),
     ],
 )
 def test_an_area_below_the_most_that_it_may_be_is_about_the_gate_s_samples(amiss, ran, changes, said):
@@ -190,7 +190,7 @@ def test_under_conditions_a_counterexample_scores_no_better_than_the_clean_image
         all_right = Intervals().auroc(labels, labels > 0)
         gates["seen"]["metrics"]["auroc"].update(value=1.0, low=all_right.low, high=1.0)
 
-    assert "seen: auroc is stated as 1.0, and is at most 0.91666" in amiss(tmp_path, alter)
+    assert "seen: auroc is stated as 1.0, but is at most 0.91666" in amiss(tmp_path, alter)
 
 
 def test_costs_and_curves_are_numbers(amiss, ran):
@@ -230,34 +230,35 @@ def test_a_gate_stops_where_its_rule_lets_it(amiss, known, tmp_path, rule):
     run_in(tmp_path, gates, extra=f"decision: {{stop: {rule}}}")
     assert amiss(tmp_path) == ""
     undecided = amiss(tmp_path, _prefix(known, tmp_path, 3, rule, decided=False))
-    assert f"pgd: it is stated to be not decided by the rule {rule} with 3 of 12 samples, which under stop: {rule}" in (
+    assert f"pgd: it is stated to be not decided by the rule {rule} with 3 of 12 samples, which cannot be under" in (
         undecided
     )
     other = "determined" if rule == "early" else "early"
-    assert f"pgd: it is stated to be decided by the rule {other} with 1 of 12 samples, which under" in (
-        amiss(tmp_path, _prefix(known, tmp_path, 1, other, decided=True))
+    assert (
+        f"pgd: it is stated to be decided by the rule {other} with 1 of 12 samples, which cannot be under stop: {rule}"
+        in (amiss(tmp_path, _prefix(known, tmp_path, 1, other, decided=True)))
     )
     for needed in (0, -1):
         stopped = {"rule": rule, "needed": needed, "of": 12, "decided": True}
         said = amiss(tmp_path, lambda gates, stopped=stopped: gates["pgd"].update(stopped=stopped))
-        assert f"with {needed} of 12 samples, which under" in said
+        assert f"with {needed} of 12 samples, which cannot be under" in said
     beyond = _prefix(known, tmp_path, 13, rule, decided=False)
-    assert "with 13 of 12 samples, which under" in amiss(tmp_path, beyond)
+    assert "with 13 of 12 samples, which cannot be under" in amiss(tmp_path, beyond)
     assert "pgd: it does not state with how many samples it was decided" in (
         amiss(tmp_path, lambda gates: gates["pgd"].update(stopped=None))
     )
     decided = amiss(tmp_path, _prefix(known, tmp_path, 1, rule, decided=True))
-    assert "pgd: it is stated to be decided with 1 sample, and by what it states is not" in decided
+    assert "pgd: it is stated to be decided with 1 sample, but by what it states it is not" in decided
     # Two of eleven are turned: the last sample cannot change the verdict, and no interval has decided it.
     decided = amiss(tmp_path, _prefix(known, tmp_path, 11, rule, decided=True))
-    assert ("pgd: it is stated to be decided with 11 samples, and by what it states" in decided) == (rule == "early")
+    assert ("pgd: it is stated to be decided with 11 samples, but by what it states" in decided) == (rule == "early")
 
 
 def test_a_gate_that_goes_on_does_not_stop(amiss, ran):
     stopped = {"rule": "determined", "needed": 12, "of": 12, "decided": False}
     for gate in ("clean", "pgd[2/255]", "patch"):
         said = amiss(ran, lambda gates, gate=gate: gates[gate].update(stopped=stopped))
-        assert f"{gate}: it is stated to have stopped with 12 of 12 samples, and is to go on" in said
+        assert f"{gate}: it is stated to have stopped with 12 of 12 samples, but should have gone on" in said
 
 
 # --- what there has to be --------------------------------------------------------------------------------------------
@@ -269,37 +270,37 @@ SHARE = {"value": 0.0, "low": 0.0, "high": 1.0, "successes": 0, "samples": 12}
 @pytest.mark.parametrize(
     ("gate", "changes", "said"),
     [
-        ("patch", {"controls": []}, "its controls are stated as nothing, and are natural patch, grey patch"),
-        ("given", {"controls": []}, "its controls are stated as nothing, and are natural patch, grey patch"),
-        ("seen", {"controls": []}, "its controls are stated as nothing, and are no attack"),
+        ("patch", {"controls": []}, "its controls are stated as nothing, but are natural patch, grey patch"),
+        ("given", {"controls": []}, "its controls are stated as nothing, but are natural patch, grey patch"),
+        ("seen", {"controls": []}, "its controls are stated as nothing, but are no attack"),
         (
             "pgd[2/255]",
             {"controls": [{"name": "no attack", "success": SHARE}]},
-            "its controls are stated as no attack, and are nothing",
+            "its controls are stated as no attack, but are nothing",
         ),
         (
             "seen",
             {"controls": [{"name": "no attack", "success": SHARE | {"samples": 3}}]},
-            "no attack: 0 of 3 samples are stated to be turned, and 12 were attacked",
+            "no attack: 0 of 3 samples are stated to be turned, but 12 were attacked",
         ),
         (
             "seen",
             {"controls": [{"name": "no attack", "success": SHARE | {"successes": 12, "value": 1.0}}]},
-            "no attack: the interval of its success is stated as 0.0 to 1.0, and is 0.7",
+            "no attack: the interval of its success is stated as 0.0 to 1.0, but is 0.7",
         ),
-        ("transfer", {"surrogates": []}, "its surrogates are stated as nothing, and are brightness.safetensors"),
-        ("patch", {"patch": None}, "it states no patch, and has one for all images"),
-        ("given", {"patch": None}, "it states no patch, and has one for all images"),
-        ("seen", {"patch": PATCH}, "it states a patch, and has none"),
+        ("transfer", {"surrogates": []}, "its surrogates are stated as nothing, but are brightness.safetensors"),
+        ("patch", {"patch": None}, "it states no patch, but has one for all images"),
+        ("given", {"patch": None}, "it states no patch, but has one for all images"),
+        ("seen", {"patch": PATCH}, "it states a patch, but has none"),
         (
             "pgd[2/255]",
             {"cells": [{"distance": 1, "angle": 0, "success": SHARE, "control": SHARE}]},
-            "it states a grid of 1 place, and is looked at from 0",
+            "it states a grid of 1 place, but is looked at from 0",
         ),
         (
             "pgd[2/255]",
             {"query_curve": [{"queries": 0, "accuracy": 1}]},
-            "it states a curve over queries, and asks none",
+            "it states a curve over queries, but asks none",
         ),
     ],
 )
@@ -309,8 +310,8 @@ def test_what_speaks_against_a_gate_is_neither_left_out_nor_made_up(amiss, ran, 
 
 def test_stickers_have_both_their_controls_and_their_grid(amiss, stickers):
     said = amiss(stickers, lambda gates: gates["stickers"].update(controls=[], cells=[]))
-    assert "stickers: its controls are stated as nothing, and are no attack, plain stickers" in said
-    assert "stickers: it states a grid of 0 places, and is looked at from 1" in said
+    assert "stickers: its controls are stated as nothing, but are no attack, plain stickers" in said
+    assert "stickers: it states a grid of 0 places, but is looked at from 1" in said
 
 
 def test_checks_and_parts_are_stated_once(amiss, ran):
@@ -343,8 +344,8 @@ def test_checks_and_findings_that_there_are_not_are_made_up(amiss, ran):
         gates["patch"]["health"].append({"name": "certified", "outcome": "sound", "evidence": "for all"})
 
     said = amiss(ran, alter)
-    assert "clean: it states a finding 'excellent', which there is not" in said
-    assert "patch: it states a health check 'certified', which there is not" in said
+    assert "clean: it states a finding 'excellent', which does not exist" in said
+    assert "patch: it states a health check 'certified', which does not exist" in said
 
 
 def _with_warning(gates):
@@ -355,7 +356,7 @@ def _with_warning(gates):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"severity": "note"}, "its finding met-by-weakness is stated as no warning, and is one"),
+        ({"severity": "note"}, "its finding met-by-weakness should have the severity warning"),
         (
             {"message": "all is well"},
             "its finding met-by-weakness is stated in other words than: attack_success >= 0.1 is",
@@ -391,7 +392,7 @@ def test_that_there_was_nothing_to_follow_excuses_what_says_no_more(amiss, ran, 
         one["outcome"] = "suspect"
         gate["findings"].append({"code": "no-usable-gradient", "severity": severity, "message": "nothing"})
 
-    said = f"pgd[2/255]: {check} is not among its findings, and what it states calls for it"
+    said = f"pgd[2/255]: {check} is not among its findings, but what it states calls for it"
     assert (said not in amiss(ran, alter)) == excused
 
 
@@ -407,11 +408,11 @@ def project(ran, tmp_path):
 def test_a_patch_that_the_policy_names_is_the_one_that_was_judged(amiss, project):
     Image.fromarray(np.full((8, 8), 200, np.uint8)).save(project / "given.png")
     said = amiss(project)
-    assert re.search(r"given: its patch is stated to have the sha256 \w+, and the one that the policy names has", said)
+    assert re.search(r"given: its patch is stated to have the sha256 \w+, but the one that the policy names has", said)
     assert "under the patch its counterexample is not what given.png looks like there" in said
     other = amiss(project, lambda gates: gates["given"]["patch"].update(origin="given: other.png", side=7))
-    assert "given: its patch is stated to have the origin given: other.png, and the one" in other
-    assert "given: its patch is stated to have the side 7, and the one" in other
+    assert "given: its patch is stated to have the origin given: other.png, but the one" in other
+    assert "given: its patch is stated to have the side 7, but the one" in other
 
 
 def test_a_clean_image_beside_a_counterexample_is_the_sample_s(amiss, project):
@@ -443,14 +444,14 @@ def test_gates_of_a_ladder_stand_for_one_another(ladders):
 
 @pytest.mark.parametrize("gate", ["down[6/255]", "fmn[2/255]"])
 def test_nothing_is_inherited_from_nobody(amiss, ladders, gate):
-    assert f"{gate}: test/0: it is stated to have held in another gate's search, and no gate here has one" in (
+    assert f"{gate}: test/0: it is stated to have held in another gate's search, but no gate here has one" in (
         amiss(ladders, _inherited(gate))
     )
 
 
 @pytest.mark.parametrize("gate", ["pgd[2/255]", "pgd[8/255]", "transfer", "patch"])
 def test_gates_that_nobody_stands_for_searched_themselves(amiss, ran, gate):
-    assert "it is stated to have held in another gate's search, and no gate here has one" in (
+    assert "it is stated to have held in another gate's search, but no gate here has one" in (
         amiss(ran, _inherited(gate))
     )
 

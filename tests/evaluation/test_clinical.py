@@ -172,8 +172,8 @@ def test_a_subgroup_of_which_nobody_is_read_as_positive_any_more_is_not_left_out
     assert found.verdict == verdict  # that of the men may be bad enough by itself
     if verdict == "error":
         assert found.error == (
-            "worst_subgroup.ppv (of sex=F) cannot be measured on these samples: it takes samples with and without the "
-            "finding, of which some are read as positive"
+            "worst_subgroup.ppv (of sex=F) cannot be measured on these samples: it needs samples with and without the "
+            "finding, some of which are read as positive"
         )
     else:
         assert found.metrics["worst_subgroup.ppv"].low == 0, "that of the women may be anything"

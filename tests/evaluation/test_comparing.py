@@ -34,7 +34,7 @@ def test_an_attack_with_gradients_that_one_without_outdoes_passes_nothing(gates,
     assert found["pgd"].verdict == "error"
     (check,) = [check for check in found["pgd"].health if check.name == "as-strong-as-others"]
     assert (check.outcome, check.evidence) == ("broken", "square turned 6 of 8 samples that held in this gate")
-    assert "turned what this one left" in found["pgd"].error
+    assert "turned samples that this one did not" in found["pgd"].error
 
 
 def test_gates_wait_for_those_whose_adversaries_may_do_no_more(tmp_path):
@@ -135,7 +135,7 @@ def test_counterexamples_of_other_gates_decide_if_they_would_change_the_verdict(
     assert found["other"].metrics["attack_success"].successes == 3
     assert (found["pgd"].verdict, found["other"].verdict) == (verdict, "pass")
     if verdict == "error":
-        assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in found["pgd"].error
+        assert "other turned 3 of 50 samples that held in this gate, which fails with these" in found["pgd"].error
 
 
 @pytest.mark.parametrize(("bound", "verdict"), [(0.95, "error"), (0.9, "pass")])
@@ -148,7 +148,7 @@ def test_what_others_turned_into_the_target_counts_for_who_wants_it(bound, verdi
     assert found["other"].metrics["attack_success"].successes == 6  # of which three are taken for bright
     assert found["pgd"].verdict == verdict
     if verdict == "error":
-        assert "other turned 3 of 40 samples that held in this gate, which is failed with these" in found["pgd"].error
+        assert "other turned 3 of 40 samples that held in this gate, which fails with these" in found["pgd"].error
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_others_turned_counts_with_its_score(first, tmp_path):
     assert found["other"].metrics["attack_success"].successes == 10
     assert found["pgd"].metrics["auroc"].value == 1
     assert found["pgd"].verdict == "error"
-    assert "other turned 10 of 20 samples that held in this gate, which is failed with these" in found["pgd"].error
+    assert "other turned 10 of 20 samples that held in this gate, which fails with these" in found["pgd"].error
 
 
 def test_a_gate_that_has_just_been_decided_is_not_undone_by_one_sample(tmp_path):
@@ -221,7 +221,7 @@ def test_who_passes_undecided_is_undone_by_what_would_have_failed_it(tmp_path):
     own = FEW_BROKEN.replace("BOUND", "0.99")
     alone, both = (brightness_gates(tmp_path, own + more, extra=decision)[0] for more in ("", other))
     assert (alone.verdict, both.verdict) == ("inconclusive", "error")
-    assert "other turned 3 of 50 samples that held in this gate, which is failed with these" in both.error
+    assert "other turned 3 of 50 samples that held in this gate, which fails with these" in both.error
 
 
 def test_only_samples_that_both_looked_at_are_compared(tmp_path):
@@ -338,8 +338,8 @@ def test_who_asks_does_not_pass_where_what_noise_turned_would_not(tmp_path):
     brightness_project(tmp_path)
     _, square = brightness_gates(tmp_path, NOISE + SQUARE.replace("accuracy: 0}", "accuracy: 0.9}"))
     assert square.verdict == "error"
-    assert "with what other gates turned this one does not pass" in square.error
-    assert square.error.endswith("raise queries, or replace it by a stronger attack of those that may ask as much")
+    assert "with what other gates turned, this one does not pass" in square.error
+    assert square.error.endswith("raise queries, or replace the attack with a stronger one that may ask as much")
 
 
 @pytest.mark.usefixtures("feeble")
@@ -378,7 +378,10 @@ def test_luck_of_noise_is_not_held_against_who_turns_as_many(tmp_path):
     ]
     assert result.verdict == "error"
     (check,) = compared(own, [replace(other, samples=())], [], verdict_if=lambda *_, **__: "pass", **options).health
-    assert (check.outcome, check.evidence) == ("not examined", "noise attacked no sample that this gate did")
+    assert (check.outcome, check.evidence) == (
+        "not examined",
+        "noise attacked none of the samples that this gate attacked",
+    )
 
 
 # --- results alone ---------------------------------------------------------------------------------------------------

@@ -58,9 +58,9 @@ def test_what_a_targeted_patch_turns_the_untargeted_one_may_turn_as_well(first, 
         "other turned 8 of 20 samples that this gate attacked, and this gate 0"
     )
     assert evidence["holds-against-others"] == (
-        "other turned 8 of 20 samples that this gate attacked, and with these in place of its own it is failed"
+        "other turned 8 of 20 samples that this gate attacked, and with these in place of its own it fails"
     )
-    assert found["own"].error.endswith("raise its steps, draws or restarts")
+    assert found["own"].error.endswith("raise the attack's steps, draws or restarts")
     assert found["other"].verdict == "pass"
 
 
@@ -99,7 +99,7 @@ def test_a_patch_for_each_image_may_be_that_for_all(laid):
     own = _gate("own", f"{SHORT}, target: bright, universal: false}}", "accuracy: 0.7")
     found = _run(laid, own, _gate("other", f"{GIVEN}, target: bright}}"))
     assert _outcomes(found["own"]) == {"as-strong-as-other-patches": "broken", "holds-against-others": "broken"}
-    assert "other turned 8 of 8 samples that held in this gate, which is failed with these" in str(found["own"].health)
+    assert "other turned 8 of 8 samples that held in this gate, which fails with these" in str(found["own"].health)
     warned = _run(laid, own, _gate("other", f"{GIVEN}, target: bright}}"), extra="health: warn")
     assert warned["own"].verdict == "pass"
 
@@ -231,7 +231,7 @@ def test_with_a_patch_for_each_image_what_both_turned_is_no_news():
     assert "holds-against-others" not in _checked(own, same)
     assert _checked(own, more)["holds-against-others"] == (
         "broken",
-        "other turned 1 of 17 samples that held in this gate, which is failed with these",
+        "other turned 1 of 17 samples that held in this gate, which fails with these",
     )
 
 
@@ -239,7 +239,7 @@ def test_with_one_patch_for_all_images_what_another_turned_is_told_in_place_of_i
     own, other = (_result(name, _turned(count, 20), OURS) for name, count in (("own", 3), ("other", 4)))
     assert _checked(own, other)["holds-against-others"] == (
         "broken",
-        "other turned 4 of 20 samples that this gate attacked, and with these in place of its own it is failed",
+        "other turned 4 of 20 samples that this gate attacked, and with these in place of its own it fails",
     )
 
 

@@ -171,7 +171,7 @@ def test_what_conditions_alone_turn_decides_if_it_would_change_the_verdict(bound
     assert (gate.controls[0].success.successes, gate.metrics["attack_success"].successes) == (3, 0)
     assert gate.verdict == verdict
     if verdict == "error":
-        assert gate.error.startswith("no attack turned 3 of 40 samples that held, which the adversary may do as well")
+        assert gate.error.startswith("no attack turned 3 of 40 samples that held, which the adversary may do too")
 
 
 def test_the_batch_changes_nothing(project):

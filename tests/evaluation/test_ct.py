@@ -99,7 +99,7 @@ def test_a_train_split_of_another_pixel_space_teaches_nothing(kind, project):
     keys = "".join(f"    {key}: {value}\n" for key, value in kind.items())
     report = _report(project, "source: split, split: test", f"\n  - id: taught\n{keys}    require: {{accuracy: 0}}\n")
     assert report.gates[0].verdict == "error"
-    assert "its images store -33792 to 31743 HU, and those that are judged -1024 to 3071 HU" in report.gates[0].error
+    assert "its images store -33792 to 31743 HU, but those that are judged -1024 to 3071 HU" in report.gates[0].error
 
 
 def _scans(images):
@@ -223,8 +223,8 @@ def test_a_surrogate_is_trained_on_what_the_window_shows(project, monkeypatch):
     ("budget", "change"),
     [
         ("4 HU", "a change of one grey level along"),
-        ("0.1, norm: l2", "a change of one grey level, of 6,554 in L2 at most, along"),
-        ("3 levels, norm: l2", "a change of one grey level, of 3 in L2 at most, along"),
+        ("0.1, norm: l2", "a change of one grey level, at most 6,554 in L2, along"),
+        ("3 levels, norm: l2", "a change of one grey level, at most 3 in L2, along"),
     ],
 )
 def test_the_gradient_is_tried_by_a_small_change_of_what_the_window_shows(budget, change, tmp_path):

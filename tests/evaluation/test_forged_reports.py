@@ -104,16 +104,16 @@ def _excused(_report, gates):
 @pytest.mark.parametrize(
     ("alter", "said"),
     [
-        (_shown_broken, "pgd[4/255]: its verdict is pass, and with what it states it is error: the attack cannot be"),
-        (_shown_broken, "pgd[4/255]: loss-rises is not among its findings, and what it states calls for it"),
+        (_shown_broken, "pgd[4/255]: its verdict is pass, but with what it states it is error: the attack cannot be"),
+        (_shown_broken, "pgd[4/255]: loss-rises is not among its findings, but what it states calls for it"),
         (
             _never_started,
-            "pgd[4/255]: its verdict is pass, and with what it states it is error: the attack had nothing",
+            "pgd[4/255]: its verdict is pass, but with what it states it is error: the attack had nothing",
         ),
-        (_outdone, "seen: its verdict is pass, and with what it states it is error: no attack turned 12 of 12 samples"),
+        (_outdone, "seen: its verdict is pass, but with what it states it is error: no attack turned 12 of 12 samples"),
         (_outdone, "seen: outdone-by-control is not among its findings"),
-        (_undercut, "patch: its verdict is pass, and with what it states it is error: a grey patch"),
-        (_excused, "pgd[2/255]: its verdict is pass, and it says why that is an error"),
+        (_undercut, "patch: its verdict is pass, but with what it states it is error: a grey patch"),
+        (_excused, "pgd[2/255]: its verdict is pass, but it gives a reason for an error"),
         (
             lambda _, gates: gates["pgd[2/255]"].update(health=[]),
             "pgd[2/255]: its health check enough-steps is missing",
@@ -121,11 +121,11 @@ def _excused(_report, gates):
         (lambda _, gates: gates["patch"]["health"].pop(1), "patch: its health check gradient-predicts is missing"),
         (
             lambda _, gates: gates["pgd[2/255]"]["health"][-1].update(outcome="suspect"),
-            "pgd[2/255]: its health check same-answers is stated as suspect, and is sound",
+            "pgd[2/255]: its health check same-answers is stated as suspect, but is sound",
         ),
         (
             lambda _, gates: gates["pgd[2/255]"].update(verdict="error"),
-            "pgd[2/255]: its verdict is error, and it does not say why",
+            "pgd[2/255]: its verdict is error, but it does not say why",
         ),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_candidate_that_reads_all_samples_alike_passes_nothing(alike):
         assert gates["pgd"]["verdict"] == "error"
         gates["pgd"] |= {"verdict": "pass", "error": None}
 
-    said = "pgd: its verdict is pass, and with what it states it is error: the candidate reads all 28 samples alike"
+    said = "pgd: its verdict is pass, but with what it states it is error: the candidate reads all 28 samples alike"
     assert said in _amiss(alike, alter)
 
 
@@ -147,7 +147,7 @@ def test_a_gate_whose_samples_were_not_attacked_shows_nothing(ran):
         for one in gates["pgd[4/255]"]["samples"]:
             one |= {"evidence": None, "status": "held", "attacked": one["clean"]}
 
-    assert "pgd[4/255]: its verdict is pass, and nothing was attacked" in _amiss(ran, alter)
+    assert "pgd[4/255]: its verdict is pass, but nothing was attacked" in _amiss(ran, alter)
 
 
 @pytest.mark.parametrize("health", ["strict", "warn"])
@@ -164,7 +164,7 @@ def test_requirements_that_no_attack_can_fail_are_missed(health, tmp_path):
 
     amiss = _amiss(tmp_path, alter)
     assert "pgd: holds-whatever-is-turned is not among its findings" in amiss
-    passed = "pgd: its verdict is pass, and with what it states it is error: the gate passes whatever the attack does"
+    passed = "pgd: its verdict is pass, but with what it states it is error: the gate passes whatever the attack does"
     assert (passed in amiss) == (health == "strict")
 
 
@@ -183,7 +183,7 @@ def test_a_pass_that_shows_little_says_so(tmp_path):
 
     amiss = _amiss(tmp_path, alter)
     for gate, code in (("asked", "few-queries"), ("small", "tiny-budget"), ("small", "hardly-examined")):
-        assert f"{gate}: {code} is not among its findings, and what it states calls for it" in amiss
+        assert f"{gate}: {code} is not among its findings, but what it states calls for it" in amiss
 
 
 def test_warnings_that_follow_from_the_samples_are_missed(alike, ran):
@@ -207,28 +207,28 @@ def test_warnings_that_follow_from_the_samples_are_missed(alike, ran):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("seed", 7, "seed is stated as 7, and is 0"),
-        ("decision", "confident", "decision is stated as 'confident', and is 'estimate'"),
-        ("confidence", 0.99, "confidence is stated as 0.99, and is 0.95"),
-        ("interval", "wilson", "interval is stated as 'wilson', and is 'clopper-pearson'"),
-        ("stop", "early", "stop is stated as 'early', and is 'never'"),
-        ("health", "warn", "health is stated as 'warn', and is 'strict'"),
-        ("health", None, "health is stated as nothing, and is 'strict'"),
-        ("evidence", "isolated", "evidence is stated as 'isolated', and is 'shared'"),
-        ("inconclusive", "allow", "inconclusive is stated as 'allow', and is 'fail'"),
-        ("policy.name", "Another", "policy.name is stated as 'Another', and is 'Brightness'"),
-        ("model.positive", "dark", "model.positive is stated as 'dark', and is 'bright'"),
-        ("model.operating_point", 0.9, "model.operating_point is stated as 0.9, and is nothing"),
+        ("seed", 7, "seed is stated as 7, but is 0"),
+        ("decision", "confident", "decision is stated as 'confident', but is 'estimate'"),
+        ("confidence", 0.99, "confidence is stated as 0.99, but is 0.95"),
+        ("interval", "wilson", "interval is stated as 'wilson', but is 'clopper-pearson'"),
+        ("stop", "early", "stop is stated as 'early', but is 'never'"),
+        ("health", "warn", "health is stated as 'warn', but is 'strict'"),
+        ("health", None, "health is stated as nothing, but is 'strict'"),
+        ("evidence", "isolated", "evidence is stated as 'isolated', but is 'shared'"),
+        ("inconclusive", "allow", "inconclusive is stated as 'allow', but is 'fail'"),
+        ("policy.name", "Another", "policy.name is stated as 'Another', but is 'Brightness'"),
+        ("model.positive", "dark", "model.positive is stated as 'dark', but is 'bright'"),
+        ("model.operating_point", 0.9, "model.operating_point is stated as 0.9, but is nothing"),
         ("model.labels", ["bright", "dark"], "model.labels is stated as"),
-        ("model.preprocess", None, "model.preprocess is stated as nothing, and is"),
-        ("model.precision", "full", "model.precision is stated as 'full', and is 'auto'"),
-        ("data.synthetic", True, "data.synthetic is stated as true, and is false"),
-        ("data.available", 9, "data.available is stated as 9, and is 12"),
-        ("data.samples", 9, "data.samples is stated as 9, and is 12"),
+        ("model.preprocess", None, "model.preprocess is stated as nothing, but is"),
+        ("model.precision", "full", "model.precision is stated as 'full', but is 'auto'"),
+        ("data.synthetic", True, "data.synthetic is stated as true, but is false"),
+        ("data.available", 9, "data.available is stated as 9, but is 12"),
+        ("data.samples", 9, "data.samples is stated as 9, but is 12"),
         ("data.by_label", {"dark": 5, "bright": 7}, "data.by_label is stated as"),
-        ("data.bits", 12, "data.bits is stated as 12, and is 8"),
-        ("data.prevalence", [0.5], "data.prevalence is stated as '[0.5]', and is '[0.1]'"),
-        ("data.groups", 12, "data.groups is stated as 12, and is 6"),
+        ("data.bits", 12, "data.bits is stated as 12, but is 8"),
+        ("data.prevalence", [0.5], "data.prevalence is stated as '[0.5]', but is '[0.1]'"),
+        ("data.groups", 12, "data.groups is stated as 12, but is 6"),
         ("data.subgroups", {}, "data.subgroups is stated as"),
         ("data.notes", ["chosen by nobody"], "data.notes is stated as"),
     ],
@@ -260,7 +260,7 @@ def test_what_a_smaller_budget_broke_holds_at_no_larger_one(ran):
     amiss = _amiss(ran, alter)
     assert len(named) > 1
     for name in named:
-        said = f"pgd[4/255]: {name}: it is held, and pgd[2/255] has a counterexample within this budget"
+        said = f"pgd[4/255]: {name}: it is held, but pgd[2/255] has a counterexample within this budget"
         assert said in amiss
 
 
@@ -274,7 +274,7 @@ def test_a_counterexample_at_the_border_of_a_budget_lies_within_it(ran):
 
     named = []
     amiss = _amiss(ran, alter)
-    assert f"pgd[4/255]: {named[0]}: it is held, and pgd[2/255] has a counterexample within this budget" in amiss
+    assert f"pgd[4/255]: {named[0]}: it is held, but pgd[2/255] has a counterexample within this budget" in amiss
 
 
 def test_what_a_larger_budget_found_later_is_held_against_no_smaller_one(ran):
@@ -313,7 +313,7 @@ def test_an_attack_that_another_gate_outdoes_passes_nothing(tmp_path):
     amiss = _amiss(tmp_path, _let_pass("pgd", "as-strong-as-others", "holds-against-others"))
     outdone = "square turned 6 of 8 samples that held in this gate"
     assert f"pgd: its health check as-strong-as-others is not stated as broken: {outdone}" in amiss
-    assert "pgd: its verdict is pass, and beside other gates it is error: the attack cannot be relied on" in amiss
+    assert "pgd: its verdict is pass, but beside other gates it is error: the attack cannot be relied on" in amiss
 
 
 def test_a_patch_that_another_gates_patch_outdoes_passes_nothing(patched):
@@ -326,7 +326,7 @@ def test_a_patch_that_another_gates_patch_outdoes_passes_nothing(patched):
     run_in(patched, gates)
     assert _amiss(patched) == ""
     amiss = _amiss(patched, _let_pass("own", "as-strong-as-other-patches", "holds-against-others"))
-    assert "own: its verdict is pass, and beside other gates it is error" in amiss
+    assert "own: its verdict is pass, but beside other gates it is error" in amiss
 
 
 def test_transfer_at_several_budgets_agrees(tmp_path):
@@ -350,7 +350,7 @@ def test_who_found_a_counterexample_is_a_gate_that_came_before(ran, finder):
     def alter(_report, gates):
         _broken_in(gates, "pgd[2/255]")[0]["found_by"] = finder
 
-    assert "what is said of who found its counterexample cannot be" in _amiss(ran, alter)
+    assert "what is said about who found its counterexample cannot be true" in _amiss(ran, alter)
 
 
 @pytest.mark.parametrize(("gate", "evidence"), [("pgd[2/255]", "inherited"), ("pgd[4/255]", "searched")])
@@ -360,7 +360,7 @@ def test_a_gate_searched_what_it_found_itself_and_nothing_else(ran, gate, eviden
         one["evidence"] = evidence
 
     assert f"{gate}: " in (amiss := _amiss(ran, alter))
-    assert "what is said of who found its counterexample cannot be" in amiss
+    assert "what is said about who found its counterexample cannot be true" in amiss
 
 
 # --- candidates that draw --------------------------------------------------------------------------------------------
@@ -371,8 +371,8 @@ def test_how_many_clean_readings_of_a_candidate_that_draws_are_others_is_told(tm
     module = tmp_path / "brightness.py"
     module.write_text(module.read_text().replace("excess = (", "excess = (1e-3 * torch.randn(len(image)) + "))
     run_in(tmp_path, "  - {id: clean, require: {accuracy: 0.5}}")
-    said = "clean: clean readings are as stated: the candidate draws, and reads an image differently each time; of 10"
-    assert f"{said} samples 0 are read otherwise here" in _replayed(tmp_path)[1]
+    said = "clean: clean readings are as stated: the candidate draws, so it reads an image differently each time; here"
+    assert f"{said} 0 of 10 samples are read differently" in _replayed(tmp_path)[1]
 
     def alter(report):
         assert "depend on chance" in report["model"]["notes"].pop()
@@ -382,7 +382,7 @@ def test_how_many_clean_readings_of_a_candidate_that_draws_are_others_is_told(tm
 
     _rewritten(tmp_path, alter)
     told = _replayed(tmp_path)[1]
-    assert f"{said} samples 10 are read otherwise here" in told
+    assert f"{said} 10 of 10 samples are read differently" in told
     assert "model.notes (here also: its answers depend on chance" in told
 
 
@@ -441,20 +441,20 @@ def _area_without_scores(_report, gates):
         (_metrics("pgd[4/255]", "accuracy", effective=None), "accuracy is stated to rest on None independent samples"),
         (_metrics("pgd[4/255]", "accuracy", groups=12), "accuracy is stated about other samples than it is"),
         (_metrics("pgd[4/255]", "accuracy", slice="F"), "accuracy is stated about other samples than it is"),
-        (_metrics("pgd[4/255]", "certainty"), "certainty is stated, and is none of this gate's metrics"),
+        (_metrics("pgd[4/255]", "certainty"), "certainty is stated, but is not one of this gate's metrics"),
         (
             _metrics("clean", "attack_success", value=0.0),
-            "attack_success is stated, and is none of this gate's metrics",
+            "attack_success is stated, but is not one of this gate's metrics",
         ),
-        (_invented_part, "clean: sex=X is stated, and is no part of this gate's samples"),
-        (_invented_in_a_part, "clean: sex=F: certainty is stated, and is none of this gate's metrics"),
-        (_metrics("clean", "auroc", value=0.95), "clean: auroc is stated as 0.95, and is 1.0"),
+        (_invented_part, "clean: sex=X is stated, but is no part of this gate's samples"),
+        (_invented_in_a_part, "clean: sex=F: certainty is stated, but is not one of this gate's metrics"),
+        (_metrics("clean", "auroc", value=0.95), "clean: auroc is stated as 0.95, but is 1.0"),
         (_metrics("clean", "auroc", low=0.99), "clean: the interval of auroc is stated as 0.99"),
-        (_area_without_scores, "clean: auroc is stated, and is none of this gate's metrics"),
-        (_metrics("pgd[4/255]", "auroc", value=1.0), "pgd[4/255]: auroc is stated as 1.0, and is at most"),
-        (_higher_scores, "the clean image has the score 0.7032, and the report says 1"),
+        (_area_without_scores, "clean: auroc is stated, but is not one of this gate's metrics"),
+        (_metrics("pgd[4/255]", "auroc", value=1.0), "pgd[4/255]: auroc is stated as 1.0, but is at most"),
+        (_higher_scores, "the clean image has the score 0.7032, but the report says 1"),
         (_other_counterexample, "its counterexample has the score 0.4"),
-        (_relabelled, "its label is dark, and the report says bright"),
+        (_relabelled, "its label is dark, but the report says bright"),
         (_of_the_other_half, ", which is not among the samples that it is about"),
         (_laid_at(None), "it does not say in which of its places the patch lies"),
         (_laid_at(-1), "it does not say in which of its places the patch lies"),
@@ -511,7 +511,7 @@ def test_that_samples_held_is_said_to_be_as_stated(ran):
     report = json.loads((ran / "out" / "report.json").read_text())
     every = [one for gate in report["gates"] for one in gate["samples"]]
     held = sum(one["status"] == "held" and one["evidence"] is not None for one in every)
-    assert f"; that {held} samples held is as stated: run the policy again to see it" in _replayed(ran)[1]
+    assert f"; that {held} samples held is taken as stated: run the policy again to check it" in _replayed(ran)[1]
 
 
 @pytest.mark.parametrize(("name", "was", "written"), [("report.html", "Brightness", "Best"), ("junit.xml", "pgd", "x")])

@@ -39,7 +39,7 @@ def _setting(*, randomness=None, visible=(0.0, 1.0), maximum=255):
         ({"visible": (0.25, 0.75)}, None, "one grey level"),  # and one at least
         ({"maximum": 4095}, LinfBall(levels=5, maximum=4095), "5 grey levels"),
         ({"maximum": 4095}, LinfBall(levels=50, maximum=4095), "16 grey levels"),
-        ({}, L2Ball(levels=13, maximum=255), "one grey level, of 13 in L2 at most,"),
+        ({}, L2Ball(levels=13, maximum=255), "one grey level, at most 13 in L2,"),
         # Where means over calls are compared, less would promise no more than chance, whatever the ball.
         ({"randomness": 0.1}, None, "4 grey levels"),
         ({"randomness": 0.1}, LinfBall(levels=1, maximum=255), "4 grey levels"),
@@ -98,7 +98,7 @@ def test_gradients_at_points_of_the_ball_are_not_taken_for_those_at_images(tmp_p
 def test_where_chance_moves_the_margin_more_than_is_promised_nothing_is_concluded(tmp_path):
     excess = "excess + 5 * torch.randn_like(excess)"
     ((evidence, _),) = _seen(tmp_path, _gate("linf", 257, "{name: pgd, steps: 2}"), excess=excess, levels=[40] * 4)
-    assert evidence == "no more than chance is promised on all but 0 of those tried"
+    assert evidence == "the gradient predicts no more than chance on all but 0 of those tried"
 
 
 NO_ANSWER = "image.new_tensor(torch.nan)"

@@ -234,7 +234,7 @@ def test_where_there_was_nothing_to_follow_nothing_is_passed_in_any_case(health,
     (found,) = brightness_gates(tmp_path, gate, extra=f"health: {health}")
     assert found.verdict == "error"
     assert "the attack had nothing to follow on " in found.error
-    assert found.error.endswith("or replace the attack by one that needs none, such as square or transfer")
+    assert found.error.endswith("or replace the attack with one that needs none, such as square or transfer")
 
 
 # --- candidates that draw --------------------------------------------------------------------------------------------

@@ -165,9 +165,7 @@ WITHOUT = {
 @pytest.mark.parametrize("make", WITHOUT, ids=lambda make: make.__name__)
 def test_a_source_without_a_train_split(make, project):
     source = make(project.folder)
-    match = (
-        rf"^train: needs a train split of {source} .*{WITHOUT[make]}.*; or leave train out, and name a model in surr"
-    )
+    match = rf"^train: needs a train split of {source} .*{WITHOUT[make]}.*; or leave train out and name a model in surr"
     with pytest.raises(DataError, match=match):
         project.load(train=SMALL, data=DataSpec(source=source))
 
@@ -192,7 +190,7 @@ def test_what_is_judged_is_not_learned_from(project):
     _patients(project.folder)
     own = _project_on(project, DataSpec(source="scans.csv"))
     match = (
-        "^train: every image of the train split is judged as well, and what is judged must not be learned from: set "
+        "^train: every image of the train split is also judged, but what is judged must not be learned from: set "
         "data.split: test, or leave train out"
     )
     with pytest.raises(DataError, match=match):
@@ -212,7 +210,7 @@ def test_nor_what_belongs_to_the_same_patient(project):
     left_out = sum(name in judged for name in split.group_names)
     assert 0 < left_out < 12
     assert surrogate.trained.endswith(
-        f"about {12 - left_out} images; {left_out} of the train split are judged, or of a group that is, and were left "
+        f"about {12 - left_out} images; {left_out} of the train split are judged, or of a group that is, and are left "
         "out"
     )
 
@@ -231,7 +229,7 @@ def test_a_split_that_does_not_say_what_belongs_together_is_known_by_its_images(
         "    arrays = np.load('" + str(project.folder / "halves.npz") + "')\n"
         "    return arrays['train_images'], arrays['train_labels']\n"
     )
-    with pytest.raises(DataError, match="every image of the train split is judged as well"):
+    with pytest.raises(DataError, match="every image of the train split is also judged"):
         _project_on(project, DataSpec(source="mine:load")).load(train=SMALL)
 
 

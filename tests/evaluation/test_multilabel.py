@@ -263,8 +263,8 @@ def test_where_hardly_a_sample_is_right_in_every_finding_it_is_said_what_to_atta
     gates = f"{_gate('fgsm', 1)}\n{_gate('fgsm', 1, ', goal: missed_finding').replace('id: gate', 'id: missed')}"
     gate, missed = _report(project, gates, model="positive: nodule").gates
     told = [finding.message for finding in gate.findings if finding.code == "few-attacked"]
-    advice = "a gate with a finding, and goal: missed_finding or false_alarm, attacks that one alone"
-    before = "read rightly before the attack in all 3 findings at once"
+    advice = "a gate that names a finding, with goal: missed_finding or false_alarm, attacks that one alone"
+    before = "read correctly before the attack in all 3 findings at once"
     if right == 0:
         assert gate.error == f"no sample is {before}: nothing was attacked; {advice}"
     else:
@@ -475,7 +475,7 @@ def test_figures_of_findings_are_counted_again(project):
     found = replay(policy, report, stored)
     assert found.agrees, found
     assert found.gates[1].not_counted == (
-        "auroc (but that it is no larger), auroc of parts of the samples (but that it is no larger)"
+        "auroc (except that it is no larger), auroc of parts of the samples (except that it is no larger)"
     )
     gate = report.gates[1]
     better = replace(gate.metrics["balanced_accuracy"], value=1.0)
@@ -537,7 +537,7 @@ def test_a_mean_over_findings_that_is_met_with_one_turned_everywhere_is_no_pass(
     assert (gate.verdict, gate.metrics["attack_success"].value) == ("error", 1)
     assert (
         f"whatever the attack does: with every attacked sample turned ({turnable.any(axis=1).sum()}) balanced_accuracy "
-        f"would be {left:.3f} (>= 0.4; the other findings as they are); require "
+        f"would be {left:.3f} (>= 0.4; other findings unchanged); require "
     ) in gate.error
     assert judged("balanced_accuracy: 0.9").verdict == "fail"
     of_any = judged("balanced_accuracy: 0.4", model="")  # which the adversary chooses: it may cost more

@@ -87,7 +87,7 @@ def test_a_picture_that_is_finer_than_the_image_is_seen_as_what_its_pixels_cover
         "{name: patch, target: bright, shape: square, rotation: 0, scale: 0, patch: stripes.png, resolution: 16}",
     )
     assert fine.patch.origin == (
-        "given: stripes.png, shrunk from 160 pixels a side to 16 (means): it covers few of the image's"
+        "given: stripes.png, shrunk from 160 pixels a side to 16 by averaging: it covers few of the image's"
     )
     assert fine.patch.side == 16
     assert turned(fine) == {level for level in DARK if level * 3 / 4 + 255 * 3 / 4 / 4 > 127.5}

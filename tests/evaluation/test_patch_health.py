@@ -55,7 +55,7 @@ def test_an_image_without_a_finite_gradient_has_no_patch_of_its_own(patched):
     assert {outcome.sample for outcome in gate.samples if outcome.status == "broken"} == {"test/0", "test/2", "test/3"}
     evidence = _checks(gate)["gradients"].evidence
     assert evidence.startswith(
-        f"of {4 * 20 * 8} gradients 0 were zero, and {20 * 8} had NaN or infinity; 1 sample held"
+        f"of {4 * 20 * 8} gradients, 0 were zero and {20 * 8} had NaN or infinity; 1 sample held"
     )
 
 
@@ -169,8 +169,8 @@ def test_a_control_that_the_adversary_might_use_decides_if_it_would_change_the_v
     assert gate.verdict == verdict
     if verdict == "error":
         assert gate.error == (
-            "natural patch turned 3 of 40 samples that held, which the adversary may do as well, and without them the "
-            "gate would not pass; raise its steps or draws"
+            "natural patch turned 3 of 40 samples that held, which the adversary may do too, and without them the "
+            "gate would not pass; raise the attack's steps or draws"
         )
         assert "undercut-by-control" in [one.code for one in gate.findings]
         warned = _required(patched, f"{WEAK}, universal: false}}", bound, extra="health: warn")
@@ -195,9 +195,7 @@ def test_a_grey_patch_is_a_patch_for_all_images(bound, verdict, patched):
     assert gate.metrics["attack_success"].successes == 0
     assert gate.verdict == verdict
     if verdict == "error":
-        assert gate.error.startswith(
-            "grey patch, which the adversary may lay on all images as well, turned 3 of 40 samp"
-        )
+        assert gate.error.startswith("grey patch, which the adversary may lay on all images too, turned 3 of 40 samp")
 
 
 def test_what_a_grey_patch_turns_is_not_added_to_what_the_attack_turned(patched):

@@ -169,7 +169,7 @@ def test_it_is_not_laid_where_it_may_not(patched):
     (none,) = run_patches(patched, attack.replace("KEPT", "[0.3, 0, 0.7, 1]"))
     assert none.verdict == "error"
     assert none.error.startswith("a patch of 8 px has no place on test/0 ")
-    assert "without covering what attack.keep_out says it may not" in none.error
+    assert "without covering what attack.keep_out protects" in none.error
 
 
 def test_images_without_room_are_not_trained_on_and_what_names_nothing_is_refused(patched):
@@ -200,7 +200,7 @@ def test_what_is_judged_is_not_trained_on_though_it_is_in_both_splits(patched):
     patch_archive(patched, train=DARK)
     (gate,) = run_patches(patched, f"{FIXED}, target: bright}}")
     assert gate.verdict == "error"
-    assert gate.error.startswith("every image of the train split is judged as well")
+    assert gate.error.startswith("every image of the train split is also judged")
 
 
 def test_a_patch_that_its_controls_outdo_is_no_evidence(patched):
@@ -244,7 +244,9 @@ def test_who_follows_another_model_never_asks_the_candidate_which_patch_is_the_b
 
 def test_a_patch_is_kept_off_the_image_s_edges_or_refused(patched):
     (gate,) = run_patches(patched, "{name: patch, target: bright, location: [0.1, 0.5]}")
-    assert gate.error.startswith("a patch of 8 px with its middle at [0.1, 0.5] does not lie on an image of 16×16")
+    assert gate.error.startswith(
+        "a patch of 8 px with its middle at [0.1, 0.5] does not lie wholly on an image of 16×16"
+    )
     (gate,) = run_patches(patched, "{name: patch, target: bright, shape: square, rotation: 45, scale: 0}", size="12 px")
     assert gate.error.startswith(
         "a patch of 12 px is 17 pixels wide at its largest scale, turned, and an image of 16×16"
@@ -265,14 +267,14 @@ def test_without_a_train_split_it_says_what_to_do(patched):
     (gate,) = run_patches(patched, "{name: patch, target: bright}")
     assert gate.verdict == "error"
     assert "needs a train split of flat.npz" in gate.error
-    assert gate.error.endswith("write attack.train_on: 0.5 to train on half of the samples, and judge the others")
+    assert gate.error.endswith("set attack.train_on: 0.5 to train on half of the samples and judge the others")
 
 
 def test_a_train_split_of_other_channels_makes_no_patch(patched):
     coloured_train_split(patched)
     (gate,) = run_patches(patched, "{name: patch, target: bright}")
     assert gate.verdict == "error"
-    assert "its images have 3 channels, and those that are judged 1; convert the files" in gate.error
+    assert "its images have 3 channels, but those that are judged have 1; convert the files" in gate.error
 
 
 def test_a_train_split_of_other_channels_makes_none_after_a_surrogate_that_learned_from_it(patched, monkeypatch):
@@ -287,7 +289,7 @@ def test_a_train_split_of_other_channels_makes_none_after_a_surrogate_that_learn
     learned, laid = brightness_gates(patched, entries)
     assert learned.verdict == "pass", learned.error
     assert laid.verdict == "error"
-    assert "its images have 3 channels, and those that are judged 1; convert the files" in laid.error
+    assert "its images have 3 channels, but those that are judged have 1; convert the files" in laid.error
 
 
 def coloured_train_split(folder):
@@ -305,7 +307,7 @@ def test_no_sample_is_left_to_judge_or_to_train(patched):
         "attack.train_on: 0.01 of 12 samples leaves none to train the patch on; add samples, or"
     )
     (gate,) = run_patches(patched, "{name: patch, target: bright, train_on: 0.99}")
-    assert "leaves none to judge it on" in gate.error
+    assert "leaves none to judge the patch on" in gate.error
 
 
 def test_where_every_sample_is_of_the_target_there_is_nothing_to_turn(patched):

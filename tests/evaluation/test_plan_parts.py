@@ -137,7 +137,7 @@ def test_a_part_that_is_worth_one_sample_is_not_undefined(plain, tmp_path):
     data = ", subgroups: site, group: patient, prevalence: 0.3"
     one = _one(tmp_path, f"worst_subgroup.{plain}: 0.4", data=data)
     assert (one.slice, one.samples, one.groups, one.worth) == ("site=B", 12, 1, 1)
-    assert "all of one group, and so worth one sample" in one.notes
+    assert "all of one group, so worth one sample" in one.notes
     assert "undefined on these samples" not in one.notes
     assert one.high - one.low > 0.95
     assert not one.enough

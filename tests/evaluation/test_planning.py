@@ -271,7 +271,7 @@ def test_bounds_that_no_samples_show_and_values_that_cannot_be(tmp_path):
     assert never.needed is None
     assert "no number of samples shows accuracy >= 1 with confidence" in never.notes
     assert clipped.supposed == 1
-    assert "1 is supposed: no true value is 0.05 from the bound" in clipped.notes
+    assert "1 is assumed: no true value is 0.05 from the bound" in clipped.notes
     assert result.too_few == ("g0", "g1")
 
 
@@ -289,7 +289,7 @@ def test_a_gate_that_attacks_nothing_costs_nothing(tmp_path):
     flat_images(tmp_path, (10, 20), (0, 0))  # both are read as bright
     (gate,) = planned(tmp_path, brightness_policy(gate_text("fgsm"))).gates
     assert (gate.attacked, gate.forward, gate.gradient, gate.seconds) == (0, 0, 0, 0)
-    assert gate.notes == ("no sample is right and of the kind that its goal is about",)
+    assert gate.notes == ("no sample that its goal is about is read correctly",)
 
 
 @pytest.mark.parametrize(("bound", "told"), [(0.6, False), (0.5, True)])

@@ -239,7 +239,7 @@ def test_where_equal_rates_would_be_worse_than_chance_one_stays_as_it_is():
     assert "better than chance" in one.note
     equal = predictive("ppv", 0.6, kinds)
     assert equal.rates[0] == equal.rates[1] > 0.5
-    assert equal.note == "supposed: sensitivity and specificity 0.895"
+    assert equal.note == "assumed: sensitivity and specificity 0.895"
 
 
 @pytest.mark.parametrize(("metric", "text", "prevalence"), [("npv", ">= 0.9", 0.02), ("auroc", ">= 0.3", None)])

@@ -26,8 +26,8 @@ def _sentence(repeats, samples):
     return [
         (
             "warning",
-            f"{repeats} of {samples} samples repeat another's image: intervals take them as independent, and are too "
-            "narrow; leave them out, or name a column as data.group that joins them",
+            f"{repeats} of {samples} samples repeat another's image: intervals treat them as independent, and are too "
+            "narrow; leave them out, or give data.group a column that groups them",
         )
     ]
 

@@ -107,10 +107,10 @@ def test_a_report_that_nobody_altered_agrees(ran):
     held = sum(one["status"] == "held" and bool(one["evidence"]) for gate in report["gates"] for one in gate["samples"])
     assert result.output.splitlines()[-1] == (
         f"AGREES: {sum(broken.values())} counterexamples stated, {read} read again, 0 things amiss; "
-        f"that {held} samples held is as stated: run the policy again to see it"
+        f"that {held} samples held is taken as stated: run the policy again to check it"
     )
     assert "seen: not read again: they hold on a share of looks, each under conditions of its own" in result.output
-    assert "pgd[4/255]: as stated, not counted again: auroc (but that it is no larger)" in result.output
+    assert "pgd[4/255]: as stated, not counted again: auroc (except that it is no larger)" in result.output
     assert "clean: as stated" not in result.output
     said = " ".join(result.output.split())
     assert (
@@ -140,13 +140,13 @@ def test_all_of_it_is_in_full_precision(project, monkeypatch):
     ("gate", "changes", "said"),
     [
         ("pgd[4/255]", {"sha256": "0" * 64}, "the pixels in its file are not those whose digest the report states"),
-        ("pgd[4/255]", {"distance_levels": 1}, "levels off, and the report says 1"),
-        ("pgd[4/255]", {"distance_levels": None}, "levels off, and the report says nothing"),
-        ("seen", {"distance_levels": 1}, "levels off, and the report says 1"),
+        ("pgd[4/255]", {"distance_levels": 1}, "levels off, but the report says 1"),
+        ("pgd[4/255]", {"distance_levels": None}, "levels off, but the report says nothing"),
+        ("seen", {"distance_levels": 1}, "levels off, but the report says 1"),
         ("pgd[4/255]", {"counterexample": None}, "its counterexample has no file, or one that is no stored image"),
         ("pgd[4/255]", {"counterexample": "../flat.npz"}, "has no file, or one that is no stored image"),
         ("pgd[4/255]", {"sample": "nobody"}, "nobody: the data have no such sample"),
-        ("stickers", {"distance_levels": 1}, "levels off, and the report says 1"),
+        ("stickers", {"distance_levels": 1}, "levels off, but the report says 1"),
         ("patch", {"sha256": "0" * 64}, "the pixels in its file are not those whose digest the report states"),
     ],
 )
@@ -164,8 +164,8 @@ def test_readings_that_are_others_are_said(project):
     result = _replay(project)
     assert result.exit_code == 1
     read = "dark" if outcome["label"] == "bright" else "bright"
-    assert f"its counterexample is read as {read}, and the report says nothing" in result.output
-    assert f"the clean image is read as {outcome['label']}, and the report says nothing" in result.output
+    assert f"its counterexample is read as {read}, but the report says nothing" in result.output
+    assert f"the clean image is read as {outcome['label']}, but the report says nothing" in result.output
 
 
 def test_an_image_beyond_the_budget_is_none_whatever_its_digest(project):
@@ -175,15 +175,15 @@ def test_an_image_beyond_the_budget_is_none_whatever_its_digest(project):
     _altered(project, "pgd[2/255]", counterexample=file, sha256=pixels_sha256(far[None]), attacked="bright")
     result = _replay(project)
     assert result.exit_code == 1
-    assert "its counterexample lies outside of the budget" in result.output
+    assert "its counterexample lies outside the budget" in result.output
 
 
 @pytest.mark.parametrize(
     ("image", "said"),
     [
         (np.full((8, 8), 121, np.uint8), "is read as dark, which is not what the adversary wants"),
-        (np.full((4, 16), 130, np.uint8), "has another shape, or other levels, than samples have"),
-        (np.full((8, 8), 256, np.uint16), "has another shape, or other levels, than samples have"),
+        (np.full((4, 16), 130, np.uint8), "has another shape, or other levels, than the samples"),
+        (np.full((8, 8), 256, np.uint16), "has another shape, or other levels, than the samples"),
     ],
     ids=["right", "shape", "levels"],
 )
@@ -232,13 +232,13 @@ def test_figures_are_counted_again(project):
 
     said = _said(project, alter)
     broken = sum(one["status"] == "broken" for one in _of(project, "pgd[4/255]")["samples"])
-    assert f"pgd[4/255]: accuracy is stated as 10 of 10, and by its samples it is {10 - broken} of 10" in said
+    assert f"pgd[4/255]: accuracy is stated as 10 of 10, but by its samples it is {10 - broken} of 10" in said
     assert "pgd[2/255]: sensitivity is stated as 0.25, and is" in said
     assert "l2: its requirements are not those of the policy, compared with what is stated as measured" in said
-    assert "clean: its verdict is fail, and by its requirements it is pass" in said
-    assert "clean: accuracy is stated as 10 of 10, and by its samples it is 9 of 10" in said
-    assert "the clean image is read rightly, and the report says that it is not" in said
-    assert "the report: its verdict is pass, and that of its gates fail" in said
+    assert "clean: its verdict is fail, but by its requirements it is pass" in said
+    assert "clean: accuracy is stated as 10 of 10, but by its samples it is 9 of 10" in said
+    assert "the clean image is read correctly, but the report says that it is not" in said
+    assert "the report: its verdict is pass, but that of its gates is fail" in said
 
 
 def _of(folder, gate):
@@ -262,7 +262,7 @@ def test_samples_that_were_taken_out_or_told_twice_are_missed(project):
         gates["pgd[2/255]"]["samples"][0] = gates["pgd[2/255]"]["samples"][1]
 
     said = _said(project, alter)
-    assert "pgd[4/255]: it has 9 samples, and is about 10" in said
+    assert "pgd[4/255]: it has 9 samples, but is about 10" in said
     assert "pgd[2/255]: it has a sample twice" in said
 
 
@@ -283,8 +283,8 @@ def _never_attacked(_report, gates):
     broken |= {"status": "held", "attacked": broken["clean"], "evidence": None}
     # Four of ten samples are left to attack, which has to be said.
     said = (
-        "the attack had only 4 of 10 samples to turn, without 5 that the goal missed_finding is not about and 1 that "
-        "is read wrongly before it: what becomes of so few says little"
+        "the attack had only 4 of 10 samples to turn, because the goal missed_finding is not about 5 of them and 1 "
+        "is read wrongly before the attack: the result on so few says little"
     )
     gates["l2"]["findings"].append({"code": "few-attacked", "severity": "warning", "message": said})
 
@@ -300,23 +300,23 @@ def _surer(_report, gates):
 @pytest.mark.parametrize(
     ("alter", "said"),
     [
-        (_emptied, "pgd[4/255]: it has 0 samples, and is about 10"),
-        (_shortened, "pgd[4/255]: it has 3 samples, and is about 10"),
+        (_emptied, "pgd[4/255]: it has 0 samples, but is about 10"),
+        (_shortened, "pgd[4/255]: it has 3 samples, but is about 10"),
         (
             lambda _, gates: gates["pgd[4/255]"]["threat"].update(epsilon="8/255"),
             "pgd[4/255]: its attack, parameters or threat model are not those of the policy",
         ),
-        (lambda _, gates: gates["patch"]["samples"].pop(), "patch: it has 4 samples, and is about 5"),
-        (_never_attacked, "it was to be attacked, and the report says that it was not"),
+        (lambda _, gates: gates["patch"]["samples"].pop(), "patch: it has 4 samples, but is about 5"),
+        (_never_attacked, "it was to be attacked, but the report says that it was not"),
         (_unmeasured, "pgd[4/255]: balanced_accuracy is not stated"),
-        (_surer, "pgd[4/255]: the interval of accuracy is stated as 0.9 to 1.0, and is 0."),
+        (_surer, "pgd[4/255]: the interval of accuracy is stated as 0.9 to 1.0, but is 0."),
         (
             lambda _, gates: gates["pgd[4/255]"]["metrics"]["balanced_accuracy"].update(value=1.0),
-            "pgd[4/255]: balanced_accuracy is stated as 1.0, and is 0.",
+            "pgd[4/255]: balanced_accuracy is stated as 1.0, but is 0.",
         ),
         (
             lambda _, gates: gates["pgd[4/255]"]["samples"][0].update(clean="neither"),
-            "it is read as what the candidate cannot say",
+            "it is read as something that the candidate cannot say",
         ),
     ],
 )
@@ -474,7 +474,7 @@ def test_a_gate_that_the_policy_has_not_is_forged(project):
     report["gates"][0]["id"] = "other"
     path.write_text(json.dumps(report))
     result = _replay(project)
-    assert (result.exit_code, "has a gate 'other', which its policy has not" in result.output) == (2, True)
+    assert (result.exit_code, "has a gate 'other', which its policy does not have" in result.output) == (2, True)
 
 
 def test_a_negative_that_is_taken_for_another_one_may_hold_and_is_no_right_one(tmp_path):
@@ -494,4 +494,4 @@ def test_what_was_turned_by_nothing_is_read_as_it_was(gate, project):
     outcome = next(outcome for outcome in one["samples"] if outcome["status"] == "held")
     outcome["attacked"] = "bright" if outcome["clean"] == "dark" else "dark"
     path.write_text(json.dumps(report))
-    assert "nothing turned it, and the report says that it is read as" in " ".join(_replay(project).output.split())
+    assert "nothing turned it, but the report says that it is read as" in " ".join(_replay(project).output.split())

@@ -538,7 +538,7 @@ def test_a_label_without_samples_is_no_label_that_is_read_rightly(attack, tmp_pa
     )
     balanced, plain = brightness_gates(tmp_path, gates)
     assert (balanced.verdict, plain.verdict) == ("error", "pass")
-    assert balanced.error == ("balanced_accuracy cannot be measured on these samples: it takes samples of every label")
+    assert balanced.error == ("balanced_accuracy cannot be measured on these samples: it needs samples of every label")
     for gate in (balanced, plain):
         (finding,) = [finding for finding in gate.findings if finding.code == "label-without-samples"]
         assert finding.message == (

@@ -119,9 +119,9 @@ def test_clean_images_are_decoded_once_for_gates_that_share(project, monkeypatch
     ("changes", "said"),
     [
         ({"sha256": "0" * 64}, "the pixels in its file are not those whose digest the report states"),
-        ({"distance_levels": 1.5}, "levels off, and the report says 1.5"),
-        ({"attacked": "nothing"}, "and the report says nothing"),
-        ({"score": 0.123}, "and the report says 0.123"),
+        ({"distance_levels": 1.5}, "levels off, but the report says 1.5"),
+        ({"attacked": "nothing"}, "but the report says nothing"),
+        ({"score": 0.123}, "but the report says 0.123"),
     ],
 )
 def test_each_gate_answers_for_what_it_states(project, changes, said):
@@ -150,7 +150,7 @@ def test_one_that_lies_in_the_larger_budget_does_not_lie_in_the_smaller(project)
         gates[SMALL][far["sample"]].update(far)
 
     found = _altered(project, alter)
-    assert [one for one in found[SMALL].amiss if "its counterexample lies outside of the budget" in one]
+    assert [one for one in found[SMALL].amiss if "its counterexample lies outside the budget" in one]
     assert not [one for one in found[LARGE].amiss if "its counterexample" in one]
 
 

@@ -165,16 +165,18 @@ def test_stickers_of_one_ink_decide_if_they_would_change_the_verdict(bound, verd
     assert gate.metrics["attack_success"].successes == 0
     assert gate.verdict == verdict
     if verdict == "error":
-        assert gate.error.startswith("plain stickers turned 3 of 40 samples that held, which the adversary may do as ")
+        assert gate.error.startswith(
+            "plain stickers turned 3 of 40 samples that held, which the adversary may do too, "
+        )
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["no attack"], "no attack turned 1 of 2 samples that held, which the adversary may do as well, and without "
-         "them the gate would not pass; the conditions alone do it"),
+        (["no attack"], "no attack turned 1 of 2 samples that held, which the adversary may do too, and without "
+         "them the gate would not pass; the conditions alone turn them"),
         (["no attack", "plain stickers"], "no attack, plain stickers turned 1 of 2 samples that held, which the "
-         f"adversary may do as well, and without them the gate would not pass; {conclusion._STRENGTHEN}"),
+         f"adversary may do too, and without them the gate would not pass; {conclusion._STRENGTHEN}"),
     ],
 )  # fmt: skip
 def test_what_conditions_alone_turn_is_mended_otherwise_than_what_ink_does(names, said):

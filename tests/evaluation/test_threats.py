@@ -75,7 +75,7 @@ def test_a_gate_that_had_nobody_to_attack_is_no_pass(project):
     assert gate.metrics["accuracy"].value == len(DARK) / len(LEVELS) == 0.5
     assert gate.verdict == "error"
     assert gate.error == (
-        "no sample that the goal missed_finding is about is read rightly before the attack: nothing was attacked"
+        "no sample that the goal missed_finding is about is read correctly before the attack: nothing was attacked"
     )
 
 

@@ -341,7 +341,7 @@ def test_a_relative_cache_folder_is_none(tmp_path, monkeypatch):
 TRAINED = {
     "softmax": (
         {"architecture_args": {"softmax": True}},
-        "train.architecture: it ends in probabilities, and logits are trained; leave the softmax off",
+        "train.architecture: it ends in probabilities, but training needs logits; leave the softmax off",
     ),
     "scores": ({"architecture_args": {"scores": 3}}, r"train.architecture: nets:small answers 8 images with scores of"),
     "arguments": (

@@ -298,7 +298,7 @@ def test_mistakes(name):
 
 def test_as_many_scores_as_labels():
     match = (
-        r"answers 8 images with scores of shape \(8, 7\), and a multiclass task of 3 labels takes .*architecture_args"
+        r"answers 8 images with scores of shape \(8, 7\), and a multiclass task of 3 labels needs .*architecture_args"
     )
     with pytest.raises(CandidateError, match=match):
         learn(*data(30, "multiclass"), model(), architecture_args={"scores": 7})

@@ -127,7 +127,7 @@ def test_a_surrogate_that_reads_everything_as_the_frequent_label_is_warned_of(ot
     assert (blind.agreement.successes, blind.agreement.samples) == (17, 19)
     assert (blind.agreement_attacked.successes, blind.agreement_attacked.samples) == (0, 2)
     assert (blind.turned.value, blind.turned.samples) == (None, 0)
-    assert "blind.safetensors reads only 0 of the 2 attacked samples rightly before the" in found["poor-surrogate"]
+    assert "blind.safetensors reads only 0 of the 2 attacked samples correctly before the" in found["poor-surrogate"]
     assert "turned 0 of 2 samples on the surrogate" in found["surrogate-not-turned"]
     assert "(2 were misread there before it)" in found["surrogate-not-turned"]
 

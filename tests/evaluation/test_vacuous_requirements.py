@@ -38,8 +38,8 @@ def _told(gate):
 def test_an_accuracy_that_rests_on_those_whom_nobody_attacks_is_no_pass(tmp_path):
     gate = _gate(tmp_path, "accuracy: 0.8")
     message = (
-        "the gate passes whatever the attack does: with every attacked sample turned (2) accuracy would be 0.950 "
-        "(>= 0.8); require sensitivity or attack_success, or a bound that is not met then"
+        "the gate passes whatever the attack does: with every attacked sample turned (2), accuracy would be 0.950 "
+        "(>= 0.8); require sensitivity or attack_success, or a bound that would not be met then"
     )
     assert (gate.verdict, gate.error) == ("error", message)
     assert _told(gate) == [("error", message)]
@@ -200,7 +200,7 @@ def test_a_pass_that_is_earned_by_weakness_is_said_to_be(require, named, tmp_pat
     if named is not None:
         assert told == [
             f"{named} by a candidate that the attack breaks, and not by one that holds: a pass shows no robustness; to "
-            "require some, turn the bound round"
+            "require robustness, reverse the bound"
         ]
 
 
@@ -227,19 +227,19 @@ def _aimed(folder, goal, labels):
         (
             "untargeted",
             [1] * 20 + [0] * 11 + [1] * 9,
-            "9 of 40 samples to turn, without 31 that are read wrongly before it",
+            "9 of 40 samples to turn, because 31 are read wrongly before the attack",
         ),
         (
             "missed_finding",
             [0] * 13 + [1] * 7 + [0] * 18 + [1] * 2,
-            "2 of 40 samples to turn, without 31 that the goal missed_finding is not about and 7 that are read wrongly "
-            "before it",
+            "2 of 40 samples to turn, because the goal missed_finding is not about 31 of them and 7 are read wrongly "
+            "before the attack",
         ),
         (
             "false_alarm",
             [1] * 11 + [0] * 9 + [1] * 19 + [0],
-            "9 of 40 samples to turn, without 30 that the goal false_alarm is not about and 1 that is read wrongly "
-            "before it",
+            "9 of 40 samples to turn, because the goal false_alarm is not about 30 of them and 1 is read wrongly "
+            "before the attack",
         ),
         ("untargeted", [1] * 20 + [0] * 10 + [1] * 10, None),  # ten
         ("missed_finding", [0] * 6 + [1] * 6, None),  # half
@@ -248,5 +248,5 @@ def _aimed(folder, goal, labels):
 def test_few_attacked_samples_are_told_with_why_they_are_few(goal, labels, why, tmp_path):
     gate = _aimed(tmp_path, goal, labels)
     assert gate.verdict == "pass"
-    told = [] if why is None else [f"the attack had only {why}: what becomes of so few says little"]
+    told = [] if why is None else [f"the attack had only {why}: the result on so few says little"]
     assert _warned(gate, "few-attacked") == told

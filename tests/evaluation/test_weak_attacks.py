@@ -57,7 +57,7 @@ def test_too_few_steps_behind_a_softmax(form, tmp_path, xrays):
     outcomes = {check.name: check.outcome for check in found.health}
     assert (outcomes["loss-rises"], outcomes["enough-steps"]) == ("sound", "broken")
     assert found.verdict == "error"
-    assert found.error.endswith("raise its steps, or leave step_size to its default")
+    assert found.error.endswith("raise the attack's steps, or leave step_size at its default")
 
 
 @pytest.mark.parametrize("steps", [2, 3])
@@ -73,7 +73,7 @@ def test_a_search_of_a_few_steps_is_tried_with_more(steps, tmp_path):
     assert found.metrics["accuracy"].value >= 0.6
     (check,) = [check for check in found.health if check.name == "enough-steps"]
     assert check.outcome == "broken"
-    assert f"a search of {steps} steps has no course" in check.evidence
+    assert f"a search of {steps} steps is too short" in check.evidence
     assert f"{4 * steps} steps turned" in check.evidence
     assert found.verdict == "error"
 
@@ -92,8 +92,8 @@ def test_steps_that_do_not_reach_the_border_are_told(tmp_path):
     gate = "{id: pgd, attack: {name: pgd, steps: 4, step_size: 1/2550, random_start: false}, epsilon: 8/255"
     (found,) = brightness_gates(tmp_path, f"  - {gate}, require: {{accuracy: 0.5}}}}\n")
     message = (
-        "the search has too few steps, or too small ones; 4 steps of 1/2550 from the image reach 0.4 of the 8 grey "
-        "levels that epsilon admits"
+        "the search has too few steps, or steps that are too small; 4 steps of 1/2550 from the image reach 0.4 of the "
+        "8 grey levels that epsilon admits"
     )
     assert found.verdict == "pass"
     assert [one.message for one in found.findings if one.code == "enough-steps" and one.message.startswith(message)]
@@ -139,7 +139,7 @@ def test_a_step_that_leads_nowhere_near_the_border_is_tried_with_more(random_sta
     (check,) = [check for check in found.health if check.name == "enough-steps"]
     start = "a random start" if random_start == "true" else "the image"
     assert check.evidence.startswith(
-        "a search of 1 step has no course that shows whether it is enough, and 1 step of 1/255 from "
+        "a search of 1 step is too short to show whether it is enough, and 1 step of 1/255 from "
         f"{start} reaches 1 of the 8 grey levels that epsilon admits; 4 steps turned "
     )
     assert check.outcome in ("suspect", "broken")
@@ -164,7 +164,7 @@ def test_steps_that_reach_the_border_are_not_called_few(attack, tmp_path):
         tmp_path, f"  - {{id: few, attack: {attack}, epsilon: 8/255, require: {{accuracy: 0}}}}\n"
     )
     (check,) = [check for check in found.health if check.name == "enough-steps"]
-    assert "no course that shows" not in check.evidence
+    assert "too short to show" not in check.evidence
     assert "reach" not in check.evidence
 
 
@@ -175,7 +175,7 @@ def test_a_cascade_of_single_steps_is_short(tmp_path):
         tmp_path, f"  - {{id: few, attack: {attack}, epsilon: 3/255, require: {{accuracy: 0}}}}\n"
     )
     (check,) = [check for check in found.health if check.name == "enough-steps"]
-    assert "a search of 1 step has no course" in check.evidence
+    assert "a search of 1 step is too short" in check.evidence
 
 
 def test_steps_from_a_random_start_that_do_not_go_as_far_as_epsilon_are_told(tmp_path):
@@ -196,7 +196,7 @@ def test_a_search_for_the_nearest_of_a_few_steps_is_told(steps, tmp_path):
     (found,) = brightness_gates(tmp_path, gate)
     assert found.verdict == "pass"  # the toy would be left with 0.4
     (message,) = [one.message for one in found.findings if one.code == "enough-steps"]
-    assert f"a search of {steps} step{'s' if steps > 1 else ''} has no course that shows whether " in message
+    assert f"a search of {steps} step{'s' if steps > 1 else ''} is too short to show whether " in message
 
 
 def test_an_ensemble_is_tried_with_more_steps(tmp_path):

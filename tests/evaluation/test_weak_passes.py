@@ -54,8 +54,8 @@ def test_a_limit_of_a_few_steps_is_told(attack, queries, steps, enough, tmp_path
     few = _gate(tmp_path, attack, epsilon="1/255", more=f", queries: {queries}")
     assert few.verdict == "pass"
     assert _told(few) == {
-        "few-queries": f"queries: {queries} pays for {steps} at most: what holds is shown for an adversary who may ask "
-        f"no more than that, not for the network; unless nobody can ask more, give {enough} (ten steps) or more"
+        "few-queries": f"queries: {queries} pays for at most {steps}: a pass is about an adversary who may ask no more "
+        f"than that, not about the network; unless nobody can ask more, give {enough} (ten steps) or more"
     }
     more = _gate(tmp_path, attack, epsilon="1/255", more=f", queries: {enough}")
     assert (more.verdict, _told(more)) == ("pass", {})
@@ -192,9 +192,7 @@ def test_an_area_that_rests_on_where_searches_stopped_is_told(require, told, tmp
     message = _told(gate).get("area-at-most", "")
     assert bool(message) == told
     if told:
-        assert (
-            "with the 2 samples that were turned as far across as can be it would be: auroc (>= 0.9) 0.800" in message
-        )
+        assert "with 2 turned samples as far across as can be, it would be auroc (>= 0.9) 0.800" in message
 
 
 # --- budgets ---
@@ -230,9 +228,9 @@ def test_a_budget_of_l_infinity_in_l2_is_told(tmp_path):
     found = _gate(tmp_path, "{name: pgd, steps: 20}", epsilon="1.5/255", more=", norm: l2")
     assert found.verdict == "pass"
     assert _told(found)["tiny-budget"] == (
-        "epsilon 1.5/255 is in L2 a budget of the whole image: over 64 values it is a change of 0.19 of one of 255 "
+        "in L2, epsilon 1.5/255 is a budget for the whole image: over 64 values it is a change of 0.19 of one of 255 "
         "grey levels each (RMS), which shows next to nothing; raise it (0.5 is common on 32×32 colour images, and "
-        "larger ones take more), or leave norm out if it is meant in L∞, as 8/255 is"
+        "larger ones take more), or leave norm out if you mean L∞, as in 8/255"
     )
 
 
@@ -261,9 +259,9 @@ def test_a_patch_that_was_hardly_trained_is_told(universal, patched):
     (found,) = run_patches(patched, weak)
     assert found.verdict == "pass"
     assert _told(found) == {
-        "enough-steps": "the search has too few steps, or too small ones; 1 step of 0.001, which fall to 0, change a "
-        "pixel of a patch by 0.001 of what is visible at most: fewer than 10 steps, or less than the 0.5 from grey to "
-        "black or white, are no training; raise steps, or leave step_size to its default"
+        "enough-steps": "the search has too few steps, or steps that are too small; 1 step of 0.001, which fall to "
+        "0, change a pixel of a patch by at most 0.001 of what is visible: fewer than 10 steps, or less than the "
+        "0.5 from grey to black or white, are too little training; raise steps, or leave step_size at its default"
     }
     (found,) = run_patches(patched, f"{FIXED}, universal: {universal}}}")
     assert (found.verdict, _told(found)) == ("pass", {})

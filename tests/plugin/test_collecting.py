@@ -26,8 +26,8 @@ def test_a_gate_that_is_given_to_the_option_is_told_how_to_be_named(pytester, pr
     result = pytester.runpytest("--robustcheck", "policy.yaml::pgd[1/255]")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.errlines if line]
-    asked, told = line.split("; this gate alone: ")
-    assert asked == "ERROR: --robustcheck policy.yaml::pgd[1/255]: names a gate, and takes a policy"
+    asked, told = line.split("; to run this gate alone: ")
+    assert asked == "ERROR: --robustcheck policy.yaml::pgd[1/255]: names a gate, but takes a policy"
     pytester.runpytest(*shlex.split(told)).assert_outcomes(passed=1)
 
 
@@ -200,8 +200,8 @@ def test_a_project_in_a_folder_whose_name_looks_like_tests_runs(pytester, projec
     ("name", "start", "told"),
     [
         ("old[2]", ".", r"old\[2\]/passing.yaml: pytest takes \[ and :: in a path .*; start it in the folder of"),
-        ("a::b", ".", "a::b/passing.yaml: pytest takes :: in a path for names of tests; use `robustcheck run`"),
-        ("a::b", "a::b", "a::b/passing.yaml: pytest takes :: in a path for names of tests; use `robustcheck run`"),
+        ("a::b", ".", "a::b/passing.yaml: pytest reads :: in a path as names of tests; use `robustcheck run`"),
+        ("a::b", "a::b", "a::b/passing.yaml: pytest reads :: in a path as names of tests; use `robustcheck run`"),
     ],
 )
 def test_a_policy_whose_path_looks_like_tests_is_told_how_to_be_run(pytester, project, monkeypatch, name, start, told):

@@ -42,7 +42,7 @@ def test_gates_that_are_expected_to_fail_are_no_green(pytester, project):
     pytester.makeconftest(_skipping("item.add_marker(pytest.mark.xfail)"))
     result = pytester.runpytest("--robustcheck", "policy.yaml")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["ERROR: the verdict is fail, and pytest would have exited with 0"])
+    result.stdout.fnmatch_lines(["ERROR: the verdict is fail, but pytest would have exited with 0"])
     assert brightness_report(project)["verdict"] == "fail"
 
 
@@ -129,7 +129,7 @@ def test_a_policy_among_pytest_s_files_is_told_how_to_be_run(pytester, project, 
     (project / "policy.yaml").rename(project / name)
     result = pytester.runpytest(*arguments, name)
     assert result.ret == 4
-    result.stderr.fnmatch_lines([f"*{name} is a policy: say --robustcheck before it, and before each other one"])
+    result.stderr.fnmatch_lines([f"*{name} is a policy: put --robustcheck before it, and before each other one"])
     assert not (project / "robustcheck-report").exists()
 
 

@@ -75,7 +75,9 @@ def unopened(monkeypatch):
 def test_a_second_run_into_one_folder_is_refused_and_harms_nothing(tmp_path):
     first = Output(tmp_path)
     (first.scratch / "counterexamples").mkdir()
-    with pytest.raises(ReportError, match=r"another run writes its reports to .*; wait for its end, or choose another"):
+    with pytest.raises(
+        ReportError, match=r"another run is writing its reports to .*; wait until it ends, or choose another"
+    ):
         Output(tmp_path)
     assert (first.scratch / "counterexamples").is_dir()
     first.publish(mixed())
@@ -88,7 +90,7 @@ def test_a_second_run_into_one_folder_is_refused_and_harms_nothing(tmp_path):
 def test_several_policies_are_refused_where_a_run_goes_on_and_nothing_is_lost(tmp_path, busy):
     _published(tmp_path, "a.yaml", "b.yaml")
     first = Output(tmp_path / busy)
-    with pytest.raises(ReportError, match=r"another run writes its reports to "):
+    with pytest.raises(ReportError, match=r"another run is writing its reports to "):
         outputs(tmp_path, [Path("a.yaml"), Path("b.yaml")])
     first.discard()
     assert _names(tmp_path) == [NOTE, "a", "b"]
@@ -256,7 +258,7 @@ def test_a_run_whose_reports_could_not_be_written_does_not_keep_the_next_one_fro
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_file_of_someone_else_s_is_not_taken_for_a_report(tmp_path, name):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ReportError, match=rf"{name} is there, and .*move it away, or choose another output folder"):
+    with pytest.raises(ReportError, match=rf"{name} is there, but .*move it away, or choose another output folder"):
         outputs(tmp_path, [Path("a.yaml")])
     assert _names(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "{}"
@@ -301,7 +303,7 @@ def test_a_folder_of_another_user_s_is_left_alone(tmp_path, owned_by):
 def test_a_run_of_another_user_s_is_not_written_over(tmp_path, owned_by):
     first = Output(tmp_path)
     owned_by(first.scratch, tmp_path.stat().st_uid + 1)
-    with pytest.raises(ReportError, match="another run writes its reports to "):
+    with pytest.raises(ReportError, match="another run is writing its reports to "):
         Output(tmp_path)
     first.discard()
 
@@ -327,7 +329,7 @@ def test_a_disk_that_names_another_owner_is_as_any_other(tmp_path, owned_by):
     (tmp_path / ".running-dead").mkdir()
     (tmp_path / ".running-dead" / ".lock").touch()
     first = Output(tmp_path)
-    with pytest.raises(ReportError, match="another run writes its reports to "):
+    with pytest.raises(ReportError, match="another run is writing its reports to "):
         Output(tmp_path)
     first.discard()
     _published(tmp_path)
@@ -363,7 +365,7 @@ def test_what_stands_for_a_report_and_is_no_file_is_not_opened(tmp_path, unopene
         folder.mkdir(exist_ok=True)
         os.mkfifo(folder / name)
         unopened(folder / name)
-    with pytest.raises(ReportError, match=rf"{name} is there, and .*move it away, or choose another output folder"):
+    with pytest.raises(ReportError, match=rf"{name} is there, but .*move it away, or choose another output folder"):
         outputs(tmp_path, [Path(policy) for policy in policies])
     try_to_remove_earlier(tmp_path, [Path(policy) for policy in policies])
     assert (tmp_path / name).is_fifo()
@@ -373,7 +375,7 @@ def test_what_stands_for_a_report_and_is_no_file_is_not_opened(tmp_path, unopene
 def test_a_link_to_a_device_that_stands_for_a_report_is_not_read(tmp_path, unopened, name):
     (tmp_path / name).symlink_to(os.devnull)
     unopened(tmp_path / name)
-    with pytest.raises(ReportError, match=rf"{name} is there, and .*move it away, or choose another output folder"):
+    with pytest.raises(ReportError, match=rf"{name} is there, but .*move it away, or choose another output folder"):
         outputs(tmp_path, [Path("a.yaml")])
 
 
@@ -397,7 +399,7 @@ def test_a_report_whose_keys_were_sorted_is_ours_and_only_so_much_of_it_is_read(
     sorted_keys = json.dumps({"policy": "x" * 10_000, "schema": "robustcheck/report/1"})
     (tmp_path / "report.json").write_text(sorted_keys)
     monkeypatch.setattr("robustcheck.report.output._MOST", len(sorted_keys) - 1)
-    with pytest.raises(ReportError, match=r"report\.json is there, and "):
+    with pytest.raises(ReportError, match=r"report\.json is there, but "):
         outputs(tmp_path, [Path("a.yaml")])
     monkeypatch.setattr("robustcheck.report.output._MOST", len(sorted_keys))
     _published(tmp_path)

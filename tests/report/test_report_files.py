@@ -214,7 +214,7 @@ def test_a_huge_file_is_not_parsed(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "memory", lambda: taken)
     assert read_report(path) == mixed()
     monkeypatch.setattr(resources, "memory", lambda: taken - 22)
-    with pytest.raises(ReportError, match=r"larger than .* MiB; to read more could take more than half of the memory"):
+    with pytest.raises(ReportError, match=r"larger than .* MiB; reading more could take more than half of the memory"):
         read_report(path)
 
 

@@ -62,7 +62,7 @@ def test_the_threat_is_a_patch_and_no_ball():
     assert "lay a patch on the image, 32 px long." in threat_text(replace(PATCH, size="32 px"))
     assert budget_text(PATCH) == "patch of 10%"
     given = threat_text(replace(PATCH, knowledge="none"))
-    assert "Knowledge: nothing: what it uses was there before (none)." in given
+    assert "Knowledge: nothing: what it uses was made beforehand (none)." in given
     assert "Queries: none about a sample." in given
 
 
@@ -77,17 +77,17 @@ def test_conditions_are_told_as_ranges():
     calls = replace(STICKERS, conditions={**STICKERS.conditions, "candidate_draws": True})
     assert threat_text(calls).endswith(
         "holds on 90 % of 100 looks, from each cell of its grid (distance and angle) under draws of rotation, each a "
-        "call of its own, and of as many other calls."
+        "call of its own, and of as many calls again."
     )
     of_places = replace(places, conditions={**places.conditions, "candidate_draws": True})
     assert threat_text(of_places).endswith(
         "90 % of 100 looks, from each cell of its grid (distance and angle), each a call of its own, and of as many "
-        "other calls."
+        "calls again."
     )
     drawn = replace(threat(), conditions={**STICKERS.conditions, "candidate_draws": True})
-    assert threat_text(drawn).endswith("90 % of 100 fresh looks, each a call of its own, and of as many others.")
+    assert threat_text(drawn).endswith("90 % of 100 fresh looks, each a call of its own, and of as many again.")
     seen = replace(threat(), conditions=STICKERS.conditions)
-    assert threat_text(seen).endswith("a counterexample holds on 90 % of 100 fresh looks, and of as many others.")
+    assert threat_text(seen).endswith("a counterexample holds on 90 % of 100 fresh looks, and of as many again.")
     assert "paint anything inside a mask" in threat_text(STICKERS)
     assert conditions_text(threat()) == ""
     assert conditions_text(replace(STICKERS, conditions={"rotation": "much", HOSTILE: [1, 2], "blur": ["a"]})) != ""

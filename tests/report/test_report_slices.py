@@ -71,7 +71,7 @@ def test_the_text_of_a_gate_has_counts_and_names_no_more_parts_than_one_reads():
 
 
 def test_that_no_groups_were_named_is_among_the_facts():
-    assert dict(data_facts(DATA))["Groups"] == "none named; intervals take each image as independent"
+    assert dict(data_facts(DATA))["Groups"] == "none named; intervals treat each image as independent"
     assert dict(data_facts(replace(DATA, group="patient", groups=1_210)))["Groups"] == "1,210 (patient)"
 
 
@@ -93,5 +93,5 @@ def test_the_prevalence_is_among_the_facts():
 def test_reports_from_before_attacks_were_examined_do_not_say_that_they_were():
     name = "Attacks that are shown to be broken"
     assert name not in dict(run_facts(report(gate())))
-    assert dict(run_facts(report(gate(), health="warn")))[name] == "are reported only"
+    assert dict(run_facts(report(gate(), health="warn")))[name] == "are only reported"
     assert "strict" not in html(report(gate()), None, beside=True)

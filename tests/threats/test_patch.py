@@ -261,12 +261,12 @@ def test_a_patch_that_is_larger_than_the_image_is_refused(size, scale):
         ("15 px", {"rotation": 80.0, "outline": "circle"}, None),
         ("8 px", {"location": (0.1, 0.2)}, None),
         ("8 px", {"location": (0.9, 0.8)}, None),
-        ("8 px", {"location": (0.09, 0.5)}, "does not lie on"),
-        ("8 px", {"location": (0.91, 0.5)}, "does not lie on"),
-        ("8 px", {"location": (0.5, 0.19)}, "does not lie on"),
-        ("8 px", {"location": (0.5, 0.81)}, "does not lie on"),
-        ("8 px", {"location": (0.1, 0.5), "scale": 0.1}, "does not lie on"),
-        ("8 px", {"location": (0.1, 0.5), "rotation": 5.0}, "does not lie on"),
+        ("8 px", {"location": (0.09, 0.5)}, "does not lie wholly on"),
+        ("8 px", {"location": (0.91, 0.5)}, "does not lie wholly on"),
+        ("8 px", {"location": (0.5, 0.19)}, "does not lie wholly on"),
+        ("8 px", {"location": (0.5, 0.81)}, "does not lie wholly on"),
+        ("8 px", {"location": (0.1, 0.5), "scale": 0.1}, "does not lie wholly on"),
+        ("8 px", {"location": (0.1, 0.5), "rotation": 5.0}, "does not lie wholly on"),
     ],
 )
 def test_a_patch_is_refused_where_a_draw_would_not_lie_on_the_image_or_cover_nothing(size, more, why):

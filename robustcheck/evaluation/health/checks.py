@@ -26,22 +26,22 @@ from robustcheck.words import plural
 MEANINGS = {
     "gradients": "the attack had little to follow",
     "loss-rises": "the search did not raise the loss: its gradients lead nowhere",
-    "gradient-predicts": "the gradient does not tell what a small change does",
+    "gradient-predicts": "the gradient does not predict what a small change does",
     "gradient-explains": "the gradient leaves out most of what small changes do",
-    "beats-single-steps": "single steps along the gradient turned what this search left: it stops before a barrier of "
-    "scores, or is too weak",
-    "enough-steps": "the search has too few steps, or too small ones",
-    "beats-searches-without-gradients": "a search without gradients turned what this one left: it is too weak, or its "
-    "gradients are masked",
+    "beats-single-steps": "single steps along the gradient turned samples that this search did not: it stops before "
+    "a barrier of scores, or is too weak",
+    "enough-steps": "the search has too few steps, or steps that are too small",
+    "beats-searches-without-gradients": "a search without gradients turned samples that this one did not: this one is "
+    "too weak, or its gradients are masked",
     "falls-as-budget-grows": "samples hold though nothing bounds the change: the gradients lead nowhere",
     "same-answers": "the candidate's answers depend on chance",
-    "as-strong-as-others": "an attack that knows less turned what this one left: it is too weak, or its gradients are "
-    "masked",
-    "as-strong-as-other-patches": "a patch that this one's adversary may lay as well turned clearly more: this one was "
-    "not trained to its end",
+    "as-strong-as-others": "an attack that knows less turned samples that this one did not: this one is too weak, or "
+    "its gradients are masked",
+    "as-strong-as-other-patches": "another patch that this adversary may lay too turned clearly more: this one was not "
+    "trained to its end",
     "grows-with-size": "a smaller patch turned clearly more: this one was not trained to its end",
-    "as-strong-as-noise": "random images turned more samples than the attack did: it is too weak",
-    "holds-against-others": "with what other gates turned this one does not pass",
+    "as-strong-as-noise": "random images turned more samples than the attack did: the attack is too weak",
+    "holds-against-others": "with what other gates turned, this one does not pass",
 }
 """What it means if a check is not sound."""
 
@@ -62,37 +62,37 @@ OF_BALLS = (
 """Names of the checks of other attacks of a white box, as an `Examination` makes them."""
 
 MEND = (
-    "mend what hides the candidate's gradients (such as rounding, or a last softmax that saturates: searches leave it "
-    "off in state dicts and ONNX files, and not in other formats), or replace the attack by one that needs none, such "
-    "as square or transfer"
+    "mend what hides the candidate's gradients (such as rounding, or a final softmax that saturates: searches leave it "
+    "off in state dicts and ONNX files, but not in other formats), or replace the attack with one that needs none, "
+    "such as square or transfer"
 )
 """What to do about a candidate that holds because its gradients cannot be followed."""
 
-_STRENGTHEN = "raise its steps and restarts, or replace it by a stronger attack, such as ensemble; else "
+_STRENGTHEN = "raise the attack's steps and restarts, or replace it with a stronger one, such as ensemble; else "
 ADVICE = {
-    "enough-steps": "raise its steps, or leave step_size to its default",
+    "enough-steps": "raise the attack's steps, or leave step_size at its default",
     "beats-searches-without-gradients": _STRENGTHEN + MEND,
     "beats-single-steps": _STRENGTHEN + MEND,
     "as-strong-as-others": _STRENGTHEN + MEND,
     "holds-against-others": _STRENGTHEN + MEND,
 }
-"""What to do if a check is broken, where it is not to mend what hides the gradients."""
+"""What to do about a broken check, unless it is to mend what hides the gradients."""
 
-ASK_MORE = "raise queries, or replace it by a stronger attack of those that may ask as much"
-"""The same, of an attack that asks."""
+ASK_MORE = "raise queries, or replace the attack with a stronger one that may ask as much"
+"""The same for an attack that asks."""
 
-TRAIN_LONGER = "raise its steps, draws or restarts"
-"""The same, of a patch."""
+TRAIN_LONGER = "raise the attack's steps, draws or restarts"
+"""The same for a patch."""
 
-LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient promises, that a change along it has to bring
-DOUBTFUL_SHARE = 1 / 2  # and its inverse: beyond, the gradient is doubted
-MOST_OUTDONE = 0.1  # of the samples that held: what who knows less may turn
-_ZERO = 0.5  # share of the gradients that are zero, from which on they are suspect
+LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient predicts: what a change along it has to bring
+DOUBTFUL_SHARE = 1 / 2  # and its inverse: beyond these the gradient is doubted
+MOST_OUTDONE = 0.1  # of the samples that held: what an adversary who knows less may turn
+_ZERO = 0.5  # share of zeros among the gradients, from which on they are suspect
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
 
 
 def in_examination_order(samples: Sequence[int], gate: Gate, setting: Setting) -> list[int]:
-    """Samples in the order in which they are examined, which depends on the seed and the goal alone."""
+    """Samples in the order in which they are examined, which depends only on the seed and the goal."""
     names = setting.samples.names
     return sorted(samples, key=lambda sample: key(setting.seed, f"health/{gate.goal}", names[sample], 0))
 
@@ -100,7 +100,7 @@ def in_examination_order(samples: Sequence[int], gate: Gate, setting: Setting) -
 def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
     """Whether there was anything to follow."""
     share = trace.gradients_zero / trace.gradients if trace.gradients else 0.0
-    zero = f"of {trace.gradients:,} gradients {trace.gradients_zero:,} were zero, and " if trace.gradients else ""
+    zero = f"of {trace.gradients:,} gradients, {trace.gradients_zero:,} were zero and " if trace.gradients else ""
     evidence = (
         f"{zero}{trace.gradients_not_finite:,} had NaN or infinity; {plural(len(blind), 'sample')} held where none "
         "could be followed"
@@ -122,7 +122,7 @@ def predicts(
     """
     name = "gradient-predicts"
     if len(at_images) < MIN_EXAMINED:
-        why = "no more than chance is promised" if drawn is not None else "nothing is promised"
+        why = "the gradient predicts no more than chance" if drawn is not None else "the gradient predicts nothing"
         few = f"{plural(attacked_count, 'sample')} attacked, which is too few"
         return HealthCheck(
             name=name,
@@ -144,7 +144,7 @@ def predicts(
 
 
 def explains(explained: Explained | None, drawn: float | None, *, attacked_count: int, few_passes: bool) -> HealthCheck:
-    """The check that compares what random patterns do with what the gradient says of them.
+    """The check that compares what random patterns do with what the gradient predicts for them.
 
     Args:
         explained: what was seen; None if nothing was.
@@ -156,26 +156,27 @@ def explains(explained: Explained | None, drawn: float | None, *, attacked_count
     if explained is None or explained.share is None:
         why = "no random pattern that was tried moves the margin"
         if drawn is not None:
-            why = "not tried where gradients are means over many"
+            why = "not tried where a gradient is a mean of many"
         elif attacked_count < EXPLAINED_ON:
             why = f"{plural(attacked_count, 'sample')} attacked, which is too few"
         elif few_passes:
-            why = "a gate of so few passes through the network is too small for it"
+            why = "the gate makes too few passes through the network for it"
         return HealthCheck(name=name, outcome="not examined", evidence=why)
     evidence = (
-        f"of what random patterns of {explained.change} do to the margin the gradient explains {explained.share:.0%} "
+        f"the gradient explains {explained.share:.0%} of what random patterns of {explained.change} do to the margin "
         f"(of the squares, {EXPLAINED_ON} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
     )
     return HealthCheck(name=name, outcome=explained.outcome, evidence=evidence)
 
 
 def same_answers(difference: float | None) -> HealthCheck:
-    """Whether a candidate answers the same question alike; else how far two answers were apart."""
+    """Whether a candidate gives the same answer twice; if not, how far apart two answers were."""
     if difference is None:
         return HealthCheck(name="same-answers", outcome="sound", evidence="two identical calls got the same answer")
     evidence = (
         f"scores of two identical calls differ by up to {difference:.3g}: clean images are read as most of several "
-        "calls do, searches follow the mean of several gradients, and counterexamples are misread on most of 100 calls"
+        "calls read them, searches follow the mean of several gradients, and counterexamples are misread on most of "
+        "100 calls"
     )
     return HealthCheck(name="same-answers", outcome="suspect", evidence=evidence)
 
@@ -183,12 +184,12 @@ def same_answers(difference: float | None) -> HealthCheck:
 def of_gradients(
     setting: Setting, goal: Goal, trace: Trace, attacked: Sequence[int], blind: Set[int], cost: Cost
 ) -> tuple[HealthCheck, ...]:
-    """What is examined of patches and stickers, which have controls beside them: whether their gradients mean anything.
+    """What is examined for patches and stickers, which also have controls: whether their gradients mean anything.
 
     Args:
         setting, goal, trace: of the gate, its adversary, and its searches.
         attacked: samples, in the order in which they are tried.
-        blind: those of them where there never was anything to follow.
+        blind: those of them on which there never was anything to follow.
         cost: of its searches; a tenth of it may be spent.
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness
@@ -204,7 +205,7 @@ def of_gradients(
 
 
 def with_inherited(own: Sequence[HealthCheck], others: Sequence[HealthCheck]) -> tuple[HealthCheck, ...]:
-    """A gate's checks, and those of searches that stand for its own: of each check the one that weighs more."""
+    """A gate's checks, and those of searches that stand for its own: the more serious one of each."""
     found = {one.name: one for one in own}
     for one in others:
         known = found.get(one.name)
@@ -217,7 +218,7 @@ def as_findings(checks: Sequence[HealthCheck]) -> Iterator[Finding]:
     """Checks that are not sound, as findings."""
     for one in checks:
         if (one.name, one.outcome) == ("gradient-predicts", "not examined"):
-            message = f"whether the gradient tells what a small change does is not known; {one.evidence}"
+            message = f"whether the gradient predicts what a small change does is not known; {one.evidence}"
             yield Finding(code=one.name, severity="warning", message=message)
         if one.outcome in ("suspect", "broken"):
             severity: Literal["error", "warning"] = "error" if one.outcome == "broken" else "warning"
@@ -225,7 +226,7 @@ def as_findings(checks: Sequence[HealthCheck]) -> Iterator[Finding]:
 
 
 def not_relied_on(broken: Sequence[HealthCheck], advice: str | None = None) -> str:
-    """Why a gate that would have passed did not, and what to do about it, unless that is known from the checks."""
+    """Why a gate that would have passed did not, and what to do: `advice`, or what the first check suggests."""
     first = next(as_findings(broken))
     others = f" (and {len(broken) - 1} more of its checks are broken)" if len(broken) > 1 else ""
     return f"the attack cannot be relied on: {first.message}{others}; {advice or ADVICE.get(first.code, MEND)}"

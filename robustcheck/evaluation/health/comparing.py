@@ -1,6 +1,6 @@
-"""Gates beside one another: an attack with gradients should leave nothing that one who knows less turns.
+"""Compares gates: an attack with gradients should leave nothing that an adversary who knows less turns.
 
-And one that asks should turn no fewer samples than random images do.
+And an attack that asks should turn no fewer samples than random images do.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _NOISE = "as-strong-as-noise"
 
 
 def is_compared(gate: Gate) -> bool:
-    """Whether a gate may be put beside others that might do no more than its adversary may."""
+    """Whether a gate may be compared with others whose adversaries may do no more than its own."""
     return is_examined(gate) or gate.asks or (isinstance(gate.attack, PatchSpec) and gate.knowledge == "white-box")
 
 
 def comparable(own: Gate, other: Gate, *, isolated: bool) -> bool:
-    """Whether another gate's counterexamples may be this one's, and are to be known first; budgets are for the caller.
+    """Whether another gate's counterexamples count for this one, and are needed first; the caller compares budgets.
 
-    Its adversary knows less, or wants something narrower. Who may only ask is compared with noise.
+    Its adversary knows less, or wants something narrower. An adversary who may only ask is compared with noise.
 
     Args:
         own: a gate.
         other: that it may be compared with.
-        isolated: gates share no counterexamples; else what a single step finds is this gate's, too.
+        isolated: gates share no counterexamples; otherwise what a single step finds is this gate's too.
     """
     if isinstance(own.attack, PatchSpec) and isinstance(other.attack, PatchSpec):
         return comparable_patches(own, other)
@@ -77,17 +77,17 @@ def compared(
     multilabel: bool,
     positive: str | None = None,
 ) -> GateResult:
-    """A gate that would have passed, beside what those turned who may do no more.
+    """A gate that would have passed, compared with what adversaries who may do no more turned.
 
     Args:
         own: a white-box gate, or one that queries.
         others: gates that are `comparable` with it.
         larger: gates whose searches stand for what held in this one, compared already.
-        strict: an attack that is shown to be broken passes nothing.
+        strict: no gate passes with an attack that is shown to be broken.
         verdict_if: this gate's.
         wanted: the reading that its adversary wants, if only one will do.
         multilabel: several findings may be present together.
-        positive: the label that scores are about, of gates that name no finding of their own.
+        positive: the label that scores are about in gates that name no finding of their own.
     """
     others = [_with_scores_for(own, other, positive) for other in others]
     theirs = [one for gate in larger for one in gate.health if (one.name, one.outcome) == (_NAME, "broken")]
@@ -110,7 +110,7 @@ def compared(
 
 
 def _with_scores_for(own: GateResult, other: GateResult, positive: str | None) -> GateResult:
-    """Another gate, whose scores are none of this one's where they are about another finding."""
+    """Another gate, without its scores if they are about another finding than this one's."""
     about, elsewhere = (positive if one.threat is None else one.threat.finding or positive for one in (own, other))
     if about == elsewhere:
         return other
@@ -127,7 +127,7 @@ def _single(gate: GateResult) -> bool:
 
 
 def _lost(own: GateResult, other: GateResult, *, wanted: str | None, multilabel: bool) -> dict[str, Outcome]:
-    """Samples that held here and another gate broke, by name, with its outcome, if this gate's adversary wants that."""
+    """Samples that held here and that another gate broke as this adversary wants, by name, with its outcome."""
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None}
     broken = {sample.sample: sample for sample in other.samples if sample.status == "broken" and sample.sample in held}
     if own.threat is None or other.threat is None or own.threat.wanted == other.threat.wanted:
@@ -143,7 +143,7 @@ def _asks(gate: GateResult) -> bool:
 
 
 def _beside(own: GateResult, other: GateResult) -> HealthCheck:
-    """What another gate turned of the samples that held in this one, as far as both attacked them."""
+    """What another gate turned of the samples that held in this one, if both attacked them."""
     seen = {sample.sample for sample in other.samples if sample.evidence not in (None, "unstarted")}
     held = {sample.sample for sample in own.samples if sample.status == "held" and sample.evidence is not None} & seen
     lost = held & {sample.sample for sample in other.samples if sample.status == "broken"}
@@ -152,7 +152,7 @@ def _beside(own: GateResult, other: GateResult) -> HealthCheck:
         return HealthCheck(
             name=_NAME,
             outcome="not examined",
-            evidence=f"{evidence}; that is too few" if seen else f"{other.id} attacked no sample",
+            evidence=f"{evidence}, which is too few" if seen else f"{other.id} attacked no sample",
         )
     if len(lost) < 2 or len(lost) < MOST_OUTDONE * len(held):
         return HealthCheck(name=_NAME, outcome="sound", evidence=evidence)
@@ -164,7 +164,7 @@ def _beside_noise(
 ) -> tuple[HealthCheck, ...]:
     """What random images turned of the samples that both attacked, and whether that would have decided the gate.
 
-    Who asks is no superset of noise: only of an attack that turns less than noise does is anything held against it.
+    An attack that asks need not find all that noise does: only one that turns fewer than noise is faulted.
     """
     ours, theirs = (
         {one.sample: one.status for one in gate.samples if one.evidence not in (None, "unstarted")}
@@ -172,7 +172,7 @@ def _beside_noise(
     )
     both = ours.keys() & theirs.keys()
     if not both:
-        evidence = f"{noise.id} attacked no sample that this gate did"
+        evidence = f"{noise.id} attacked none of the samples that this gate attacked"
         return (HealthCheck(name=_NOISE, outcome="not examined", evidence=evidence),)
     turned, by_noise = (sum(statuses[name] == "broken" for name in both) for statuses in (ours, theirs))
     attacked = f"{plural(len(both), 'sample')} that both attacked"

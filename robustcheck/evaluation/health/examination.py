@@ -1,9 +1,9 @@
 """Attack health: whether an attack that follows gradients worked on this candidate, or was only kept from working.
 
-A candidate whose gradients are zero, wrong or drawn by chance holds against searches that follow them, and shows
-nothing by it (Athalye, Carlini, Wagner 2018, arXiv 1802.00420; Carlini et al. 2019, arXiv 1902.06705, section 3.4). So
-each gate of a white box is examined: what its searches saw costs nothing, and probes of samples that held (`probing`)
-cost at most a tenth of the samples that the gate put through the network.
+A candidate whose gradients are zero, wrong or random holds against searches that follow them, which shows nothing
+(Athalye, Carlini, Wagner 2018, arXiv 1802.00420; Carlini et al. 2019, arXiv 1902.06705, section 3.4). So each white-box
+gate is examined: what its searches saw costs nothing, and probes of samples that held (`probing`) cost at most a tenth
+of the samples that the gate put through the network.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from robustcheck.results import Cost, HealthCheck, HealthOutcome
 from robustcheck.words import plural
 
 LEAST_GAIN = 0.1  # of the rise of the loss: what the last quarter of the steps may bring
-LEAST_GROWN = 0.5  # of the probed samples that held: what has to be turned where nothing bounds the change
-_LEAST_SHARE = 2  # samples that a probe turned, from which on their share is one of all that held
-_TOLERANCE = 1e-6  # of a loss: what float32 does not tell apart
+LEAST_GROWN = 0.5  # of the probed samples that held: how many must turn if nothing bounds the change
+_LEAST_SHARE = 2  # samples that a probe turned, from which on their share is taken for that of all that held
+_TOLERANCE = 1e-6  # of a loss: what float32 cannot tell apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Examination:
 
     probes: Probes
     found: Found
-    blind: Set[int]  # samples that held where there never was anything to follow
-    undermined_by: Callable[[Mapping[int, Entry]], bool]  # whether the gate would be judged otherwise with these, too
+    blind: Set[int]  # samples that held and where there never was anything to follow
+    undermined_by: Callable[[Mapping[int, Entry]], bool]  # whether these too would change the verdict
 
     def checks(self, cost: Cost) -> tuple[HealthCheck, ...]:
         """Makes all checks; the last ones within a tenth of the gate's cost."""
@@ -75,7 +75,7 @@ class Examination:
 
     @property
     def _courses(self) -> list[dict[str, Rise]]:
-        """How far each search raised its loss on the samples that held, of those that were long enough."""
+        """How far each search that was long enough raised its loss, for each sample that held."""
         rises = self.found.trace.rises
         courses = (
             {name: rise for name, rise in rises.get(sample, {}).items() if rise.steps >= FEWEST_STEPS}
@@ -88,7 +88,7 @@ class Examination:
         if len(courses) < MIN_EXAMINED:
             return HealthCheck(name="loss-rises", outcome="not examined", evidence=self._too_few(len(courses)))
         risen = sum(any(map(_rose, one.values())) for one in courses)
-        evidence = f"of {len(courses)} samples that held the loss rose above that of the clean image on {risen}"
+        evidence = f"on {risen} of {len(courses)} samples that held, the loss rose above that of the clean image"
         return HealthCheck(
             name="loss-rises", outcome="broken" if 2 * risen < len(courses) else "sound", evidence=evidence
         )
@@ -100,14 +100,14 @@ class Examination:
         by_attack = dict[str, list[float]]()
         for one in self._courses:
             for name, rise in one.items():
-                if _rose(rise) and name != QUICK:  # which comes before a search that has steps enough
+                if _rose(rise) and name != QUICK:  # which is followed by a search that has enough steps
                     share = (rise.highest - rise.earlier) / (rise.highest - rise.began)
                     by_attack.setdefault(name, []).append(share)
         told = [shares for shares in by_attack.values() if len(shares) >= MIN_EXAMINED]
         if not told:
             few = max(map(len, by_attack.values()), default=0)
             return HealthCheck(name="enough-steps", outcome="not examined", evidence=self._too_few(few))
-        gains = max(told, key=median)  # of an ensemble's the one that would have gone on farthest
+        gains = max(told, key=median)  # of an ensemble's attacks the one that would have gone on farthest
         middle = median(gains)
         evidence = (
             f"the last quarter of the steps brought {middle:.0%} of the loss's rise (median of {len(gains)} samples)"
@@ -134,7 +134,7 @@ class Examination:
                 name="beats-searches-without-gradients", outcome="not examined", evidence=self._too_little()
             )
         evidence = " and ".join(
-            [f"{one.how} turned {len(one.turned)} of {one.of} that the searches before it left" for one in own]
+            [f"{one.how} turned {len(one.turned)} of {one.of} that earlier searches left" for one in own]
             + [f"{rival.how} turned {len(rival.turned)} of {rival.of} that held" for rival in rivals]
         )
         outcome = self._outdone(rivals, own)
@@ -148,17 +148,17 @@ class Examination:
         return HealthCheck(name=name, outcome=self._outdone([steps]), evidence=evidence)
 
     def _outdone(self, rivals: Sequence[ProbeResult], own: Sequence[ProbeResult] = ()) -> HealthOutcome:
-        """What follows from what rivals turned of the samples that held, and a member of the attack's own of others."""
+        """What follows from what rivals turned of the samples that held, and what the attack's `own` member turned."""
         every = {sample: entry for rival in rivals for sample, entry in rival.turned.items()}
         undermined = any(_outdoes(rival) and self._undermines(rival) for rival in rivals)
         outcome: HealthOutcome = "suspect" if any(map(_outdoes, (*own, *rivals))) else "sound"
-        # What was turned is verified, and in the gate's own ball: however little it is, it may be what decides.
+        # What was turned is verified, and lies in the gate's own ball: however little it is, it may decide.
         if (outcome == "suspect" and self.probes.iterates) or undermined or (every and self.undermined_by(every)):
             return "broken"
         return outcome
 
     def _member_that_asks(self) -> list[ProbeResult]:
-        """What an ensemble's own member without gradients turned of what those with gradients left; it is counted."""
+        """What an ensemble's member without gradients turned of what those with gradients left; it counts."""
         asked, held = self.found.asked_last, set(self.probes.held)
         left = [sample for sample in self.probes.attacked if sample in asked]
         if len(left) < MIN_EXAMINED:
@@ -180,9 +180,10 @@ class Examination:
         every = (rise for courses in self.found.trace.rises.values() for rise in courses.values())
         steps = max((rise.steps for rise in every), default=0)
         if 0 < steps < FEWEST_STEPS:
-            return f"a search of {plural(steps, 'step')} has no course"
+            return f"a search of {plural(steps, 'step')} is too short to show a course"
         return (
-            f"losses of {risen} samples that held can be compared; of means, and of searches for the nearest, none can"
+            f"losses can be compared on {plural(risen, 'sample')} that held, and never where they are means or the "
+            "search is for the nearest counterexample"
         )
 
     def _too_little(self) -> str:
@@ -190,13 +191,13 @@ class Examination:
         if len(self.probes.held) < MIN_EXAMINED:
             return f"{plural(len(self.probes.held), 'sample')} held"
         if self.probes.uses_eot:
-            return "not tried where gradients are means over many"
-        return "a tenth of what the gate cost does not pay for it"
+            return "not tried where a gradient is a mean of many"
+        return "a tenth of the gate's cost does not pay for it"
 
     def _undermines(self, probe: ProbeResult) -> bool:
-        """Whether the gate would be judged otherwise if what a probe turned were broken, too.
+        """Whether the verdict would change if what a probe turned were broken too.
 
-        Of two or more, if of all that held as many were broken as of those probed: one may be luck.
+        If it turned two or more, as large a share of all that held counts as broken: one may be luck.
         """
         lost = dict(probe.turned)
         if len(lost) >= _LEAST_SHARE:
@@ -215,5 +216,5 @@ def _outdoes(rival: ProbeResult) -> bool:
 
 
 def is_examined(gate: Gate) -> bool:
-    """Whether a gate's attack is examined by probes: those who only ask have no gradients to be masked."""
+    """Whether a gate's attack is examined by probes: attacks that only ask have no gradients to be masked."""
     return gate.knowledge == "white-box" and gate.epsilon is not None

@@ -1,9 +1,9 @@
-"""Whether the gradient is the whole gradient: how much of what random changes do it explains.
+"""Whether the gradient is complete: how much of what random changes do it explains.
 
 A gradient may be right along itself and silent about the rest: part of the image does not reach it, it goes through a
-blur, or some of its signs are turned. A search climbs happily along the rest, and a step along the sign of such a
-gradient brings what it promises (`predicting`). A random pattern is no such direction: its effect on the margin, read
-off the artefact on either side of the image, is compared with what the gradient says of it.
+blur, or some of its signs are flipped. A search still climbs along what is left, and a step along the sign of such a
+gradient brings what it predicts (`predicting`). A random pattern is not such a direction: its effect on the margin,
+read off the artefact on either side of the image, is compared with what the gradient predicts for it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from robustcheck.results import Cost, HealthOutcome
 from robustcheck.threats import Ball, Goal, L2Ball
 
 EXPLAINED_ON = 8  # samples, with two patterns each
-_FEWEST_PASSES = 100  # of a gate, from which on they are tried, whatever that costs
+_FEWEST_PASSES = 100  # of a gate, from which on patterns are tried, whatever that costs
 LEAST_EXPLAINED = 0.5  # of the squares; a ResNet-50 at 224x224 has .70 to .86, others .94 and more
 DOUBTFUL = 0.6
 _PARTS = (14, 7)  # of the shorter side, that a pattern's blocks are: finer ones curve more than they move
-_LARGER = 4  # times the change, tried where the small one is not explained: pixels may be rounded within
+_LARGER = 4  # times the change, tried if the small one is not explained: the candidate may round pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
     """How much of what patterns did to the margin its gradient explains."""
 
-    share: float | None  # of the sum of squares; None where no pattern did anything
+    share: float | None  # of the sum of squares; None if no pattern did anything
     change: str  # how far each pixel went
     tries: int = 1  # with changes of different sizes
 
@@ -54,7 +54,7 @@ class Explained:
 class Explanation:
     """Measures how much of what random patterns do to one goal's margin the gradient explains.
 
-    Where there is a ball, patterns stay in it.
+    If there is a ball, patterns stay in it.
     """
 
     setting: Setting
@@ -67,7 +67,7 @@ class Explanation:
         return tries * EXPLAINED_ON * (1 + clean + 2 * len(_PARTS)), tries * EXPLAINED_ON
 
     def expected(self, samples: Sequence[int], cost: Cost) -> tuple[int, int]:
-        """Returns how many forward passes and gradients it will take if all is well."""
+        """Returns how many forward passes and gradients it takes if all is well."""
         return self.price(1) if self._is_tried(samples, cost) else (0, 0)
 
     def _is_tried(self, samples: Sequence[int], cost: Cost) -> bool:
@@ -104,7 +104,7 @@ class Explanation:
         )
 
     def _squares(self, numbers: list[int], step: float, longest: float) -> list[tuple[float, float]]:
-        """Of each sample the sum of the squares of what patterns did, and of what the gradient leaves of it."""
+        """For each sample, the sum of the squares of what patterns did, and of what the gradient leaves unexplained."""
         setting, raised = self.setting, objective("margin", self.goal)
         images = as_shares(setting.samples, numbers, setting.candidate.device)
         labels = setting.labels[numbers].to(images.device)
@@ -139,12 +139,12 @@ class Explanation:
 
 
 def _size(step: float, longest: float, shape: Sequence[int]) -> float:
-    """How far each pixel of an image goes, where all of them together go no farther than `longest` in L2."""
+    """How far each pixel of an image goes, if all of them together go no farther than `longest` in L2."""
     return min(step, longest / sqrt(prod(shape)))
 
 
 def is_small(cost: Cost) -> bool:
-    """Whether a gate that cost so much is too small to be examined so."""
+    """Whether a gate that cost this much is too small to be examined in this way."""
     return cost.forward < _FEWEST_PASSES
 
 

@@ -8,21 +8,21 @@ from robustcheck.evaluation.setting import VerdictIf
 from robustcheck.results import GateResult, HealthCheck, Outcome, Verdict
 from robustcheck.words import listed, plural
 
-_SAID: dict[Verdict, str] = {"fail": "failed", "inconclusive": "inconclusive", "error": "not measurable"}
+_SAID: dict[Verdict, str] = {"fail": "fails", "inconclusive": "is inconclusive", "error": "cannot be measured"}
 
 
 def decisive(
     own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], verdict_if: VerdictIf, *, instead: bool = False
 ) -> tuple[HealthCheck, ...]:
-    """The check that tells that a gate would not have passed with what others found, if it would not.
+    """The check that a gate would not have passed with what others found; none if it would.
 
-    A gate whose interval has just decided it is undecided with a single sample more: it is broken by the estimate.
+    A gate whose interval has only just decided it would be undone by one sample: only the estimate can break it.
 
     Args:
         own: the gate.
-        lost: of each other gate, what it turned samples into, by name.
+        lost: the outcomes of samples that each other gate turned, by name.
         verdict_if: this gate's.
-        instead: the adversary may do what the other one did, but not beside what it did itself.
+        instead: the adversary may do what the other one did instead of what it did itself, but not both.
     """
     every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
     if not every:
@@ -35,9 +35,9 @@ def decisive(
             of = len(attacked) if instead else sum(sample.status == "held" for sample in attacked)
             evidence = (
                 f"{who} turned {len(every)} of {plural(of, 'sample')} that this gate attacked, and with these in place "
-                f"of its own it is {_SAID[verdict]}"
+                f"of its own it {_SAID[verdict]}"
                 if instead
-                else f"{who} turned {len(every)} of {plural(of, 'sample')} that held in this gate, which is "
+                else f"{who} turned {len(every)} of {plural(of, 'sample')} that held in this gate, which "
                 f"{_SAID[verdict]} with these"
             )
             return (

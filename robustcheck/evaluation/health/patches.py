@@ -1,4 +1,4 @@
-"""Gates of patches beside one another, by how many samples they turn: each lies in places of its own."""
+"""Compares gates with patches by how many samples they turn: each patch lies in places of its own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from robustcheck.policy.sizes import Size
 from robustcheck.results import GateResult, HealthCheck, Outcome
 from robustcheck.words import plural
 
-# How patches are laid, and which samples are left to judge them on: all, unless one for all was trained on a share.
+# How patches are laid, and which samples are left to judge them on: all, unless a universal one was trained on some.
 _ALIKE = ("shape", "location", "rotation", "scale", "keep_out", "train_on")
 
 
 def comparable_patches(own: Gate, other: Gate) -> bool:
     """Whether another gate's patch may be this one's, or is a smaller one that should turn no more.
 
-    Patches that are laid alike on the same samples: whose adversary knows less, wants something narrower, has one patch
-    for all images where this one has one for each, or fewer places. No two gates are so of each other.
+    Both are laid alike on the same samples, and the other adversary knows less, wants something narrower, has one patch
+    for all images while this one has one for each, or fewer places. No two gates are comparable both ways.
     """
     mine, theirs = own.attack, other.attack
     assert isinstance(mine, PatchSpec)
@@ -47,7 +47,7 @@ def _same(one: Size, other: Size) -> bool:
 
 
 def _smaller(one: Size, other: Size) -> bool:
-    """Whether a size is so on all images: shares are not compared with pixels."""
+    """Whether a size is smaller on all images: shares are not compared with pixels."""
     if one.area is not None and other.area is not None:
         return one.area < other.area
     return one.pixels is not None and other.pixels is not None and one.pixels < other.pixels
@@ -58,13 +58,13 @@ def beside_patches(own: GateResult, others: Sequence[GateResult], verdict_if: Ve
     checks, lost = list[HealthCheck](), dict[str, Mapping[str, Outcome]]()
     for other in others:
         if other.threat is None:
-            continue  # it ended before anything was known of it
+            continue  # it ended before anything was known about it
         smaller = not _same(_size(other), _size(own))
         checks.append(_beside(own, other, smaller=smaller))
         if not smaller:
             lost[other.id] = _turned(own, other)
     if own.parameters["universal"]:
-        # One patch lies on all images: what the other one did is not added to what this one did.
+        # One patch lies on all images, so what the other one did cannot be added to what this one did.
         for name, samples in lost.items():
             checks += decisive(own, {name: samples}, verdict_if, instead=True)
     else:
@@ -80,7 +80,7 @@ def _size(gate: GateResult) -> Size:
 
 
 def _turned(own: GateResult, other: GateResult) -> dict[str, Outcome]:
-    """What another gate turned samples into, by name, of those that this one attacked; its adversary wants it, too."""
+    """Outcomes, by name, of samples that another gate turned and this one attacked; this adversary wants them too."""
     attacked = {sample.sample for sample in own.samples if sample.evidence is not None}
     return {one.sample: one for one in other.samples if one.status == "broken" and one.sample in attacked}
 
@@ -88,7 +88,7 @@ def _turned(own: GateResult, other: GateResult) -> dict[str, Outcome]:
 def _beside(own: GateResult, other: GateResult, *, smaller: bool) -> HealthCheck:
     """Whether another gate turned clearly more: at the low end of its interval more than at the high end of this one's.
 
-    Where it was after some of the samples alone, it left the others as they are.
+    If it was after only some of the samples, it left the others as they are.
     """
     name = "grows-with-size" if smaller else "as-strong-as-other-patches"
     ours, theirs = (gate.metrics.get("attack_success") for gate in (own, other))

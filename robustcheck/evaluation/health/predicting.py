@@ -1,7 +1,7 @@
-"""Whether the candidate's gradient tells what a small change does: the sharpest check of health, and the cheapest.
+"""Whether the candidate's gradient predicts what a small change does: the sharpest check of health, and the cheapest.
 
-The gradient foretells how much a small step along its sign raises the goal's margin. Where gradients are sound, about
-that much comes; where they are shattered, nothing.
+The gradient predicts how much a small step along its sign raises the goal's margin. If gradients are sound, it rises
+by about that much; if they are shattered, it does not rise.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from robustcheck.results import Cost
 from robustcheck.threats import Ball, Goal, L2Ball, LinfBall
 
 OVERHEAD = Fraction(1, 10)  # of what the gate's own searches put through the network: what all of health may cost
-MIN_EXAMINED, MAX_EXAMINED = 3, 16  # samples from which on anything is concluded, and that are tried at most
-_FEW = 6  # samples that other checks of a tenth too small for both leave to this one
+MIN_EXAMINED, MAX_EXAMINED = 3, 16  # samples: fewest for any conclusion, and most that are tried
+_FEW = 6  # samples that this check gets, if the tenth is too small for other checks as well
 PASSES_PER_SAMPLE = 2  # forward ones, of which one has a gradient
-_STEP = 1 / 255  # of what is visible, or one grey level where that is more, and no more than searches may change
-_LEVELS_IF_DRAWN = 4  # so that more than chance is promised
+_STEP = 1 / 255  # of what is visible, or one grey level if that is more, and no more than searches may change
+_LEVELS_IF_DRAWN = 4  # so that more than chance is predicted
 _KEPT = 2**20  # numbers of a gradient that is kept, of at most `MAX_EXAMINED` a goal
-_GRADIENTS, _CALLS = 8, 20  # of a candidate that draws: of which means are taken
-_CERTAIN = 4.0  # standard errors of the means that a promised rise has to be
+_GRADIENTS, _CALLS = 8, 20  # of a candidate that draws, over which means are taken
+_CERTAIN = 4.0  # standard errors of the means: the least that a predicted rise has to be
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Tries how much of what the gradient promises comes, of one goal's margin, within a ball if there is one."""
+    """Tries how much of the rise in a goal's margin that the gradient predicts comes, within a ball if there is one."""
 
     setting: Setting
     goal: Goal
     ball: Ball | None = None
-    exact: bool = False  # searches follow the artefact itself, and no faster form
+    exact: bool = False  # searches follow the artefact itself, not a faster form
 
     @property
     def change(self) -> str:
         """Says how much every pixel is changed."""
         maximum = self.setting.samples.maximum
         each = in_grey_levels(self._step * maximum)
-        return each if self._longest is None else f"{each}, of {_rounded(self._longest * maximum)} in L2 at most,"
+        return each if self._longest is None else f"{each}, at most {_rounded(self._longest * maximum)} in L2,"
 
     @property
     def averages_calls(self) -> bool:
@@ -59,11 +59,11 @@ class Prediction:
         return max(0, min(forward // each[0], gradient // each[1]))
 
     def count_to_try(self, cost: Cost, besides: tuple[int, int]) -> int:
-        """As many samples as a tenth of what searches cost pays for, and a few whatever they cost.
+        """As many samples as a tenth of the searches' cost pays for, and a few whatever they cost.
 
         Args:
             cost: of the gate's searches.
-            besides: forward passes and gradients that the tenth pays for as well, where it can.
+            besides: forward passes and gradients that the tenth should pay for as well, if it can.
         """
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         least = max(MIN_EXAMINED, min(_FEW, self.affordable(forward, gradients)))
@@ -76,9 +76,9 @@ class Prediction:
         return samples * PASSES_PER_SAMPLE, samples
 
     def at_images(self, samples: Sequence[int], count: int) -> list[float]:
-        """Shares of what was promised that came, at clean images.
+        """Shares of the predicted rises that came, at clean images.
 
-        Gates of one policy share what each has tried: that saves work, and changes nothing else.
+        Gates of one policy share what each has tried: this saves work, and changes nothing else.
 
         Args:
             samples: that may be tried, in an order that depends on the goal alone.
@@ -91,9 +91,10 @@ class Prediction:
         return [share for sample in chosen if (share := known[sample]) is not None]
 
     def in_ball(self, samples: Sequence[int], gate: str) -> list[float]:
-        """Shares as of `at_images`, at a random point of the ball around each sample, as searches meet on their way.
+        """Shares as in `at_images`, at a random point of the ball around each sample, such as searches pass through.
 
-        The gradients are those that searches follow: a faster form may have useless ones where the artefact's are good.
+        The gradients are those that searches follow: a faster form may have useless ones although the artefact's are
+        good.
         """
         return [share for share in self._shares(samples, self.ball, gate) if share is not None]
 
@@ -101,7 +102,7 @@ class Prediction:
     def _step(self) -> float:
         """The change of each pixel, as a share of the full range: a level at least, and no more than an L∞ ball admits.
 
-        Where means are compared, a smaller one would promise no more than chance.
+        If means are compared, a smaller one would predict no more than chance.
         """
         if self.averages_calls:
             return _LEVELS_IF_DRAWN * small_change(self.setting, None)
@@ -113,7 +114,7 @@ class Prediction:
         return self.ball.radius if isinstance(self.ball, L2Ball) and not self.averages_calls else None
 
     def _shares(self, samples: Sequence[int], ball: Ball | None, gate: str) -> list[float | None]:
-        """Shares in the samples' order; None where nothing is promised, or no more than chance is."""
+        """Shares in the samples' order; None where nothing is predicted, or no more than chance."""
         setting, found = self.setting, dict[int, float | None]()
         for numbers in batches(samples, setting.samples.shape_of):
             images = as_shares(setting.samples, numbers, setting.candidate.device)
@@ -130,7 +131,7 @@ class Prediction:
     ) -> list[float | None]:
         """Shares of samples with these numbers (N,), images (N, C, H, W) and true readings (N,).
 
-        What comes is the artefact's; what was promised is by its own gradient, or by that which searches follow.
+        The rise is the artefact's; the prediction is by its own gradient, or by the one that searches follow.
         """
         candidate, raised = self.setting.candidate, objective("margin", self.goal)
         white_box = WhiteBox(candidate, exact=True)
@@ -190,7 +191,7 @@ def artefact_margins(
 def artefact_logits(setting: Setting, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Logits (N, K) of samples with these numbers and images (N, C, H, W), of which the largest is what is decided.
 
-    As the artefact itself answers, unless its last softmax is left off, behind which gradients may be zero.
+    They are the artefact's own, unless its final softmax is left off because gradients behind it may be zero.
     """
     candidate = setting.candidate
     if candidate.bare is None:

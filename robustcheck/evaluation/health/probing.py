@@ -36,25 +36,25 @@ from robustcheck.results import Cost
 from robustcheck.threats import Ball
 from robustcheck.words import plural
 
-# Of what the checks before have left of the tenth that health may cost, at most; the rest is for searches without
+# Shares, at most, of what earlier checks left of the tenth that health may cost; the rest is for searches without
 # gradients.
 _FOR_UNBOUNDED, _FOR_LONGER = 0.5, 0.5
 _MOST_PROBED = 20  # samples that a rival is tried on
 _MOST_QUERIES, _LEAST_QUERIES = 200, 50  # of a rival, a sample: fewer find nothing anywhere
-_IF_DOUBTFUL = 5  # samples that it is tried on whatever that costs, where the gradient may leave out half
+_IF_DOUBTFUL = 5  # samples that a rival is tried on at any cost, if the gradient may leave out half
 _NOISE = 0.2  # of a rival's queries
-_ENDS = 4  # of its images that are adjudicated beside, a sample
+_ENDS = 4  # of its images, a sample, that are adjudicated in addition
 _MOST_UNBOUNDED, _UNBOUNDED_STEPS, _UNBOUNDED_COST = 10, 25, 2.2  # samples, steps, forward passes a step
-_FEW_SINGLE = 5  # samples that get single steps where a third of what is left pays for them
+_FEW_SINGLE = 5  # samples that get single steps if a third of what is left pays for them
 _FOR_SINGLE, _SINGLE_FORWARD = 0.1, 7  # of what is left, at most; passes a sample of four single steps, with verdicts
-_FINDINGS = 3  # of several, that it goes for in turn
-# Its first step, a pixel, in shares of the range and of what the gate's ball admits, whichever is more. All steps
-# together go 13 times as far: half of the range, and three times the ball. One of the range, which is the former at
-# 28x28, turned 10 of 20 X-rays at 224x224 that held at 16/255, and this all of them.
+_FINDINGS = 3  # of several, that an unbounded search goes for in turn
+# Its first step, a pixel, as a share of the range or of what the gate's ball admits, whichever is more. All steps
+# together go 13 times as far: half of the range, or three times the ball. A step of the whole range in L2, the same at
+# 28x28, turned 10 of 20 X-rays at 224x224 that held at 16/255; this one turned all of them.
 _UNBOUNDED_STEP, _OF_THE_BALL = 1 / 28, 1 / 4
 _MOST_LONGER, _LONGER = 10, 4  # samples, times the steps
 
-FEWEST_STEPS = 4  # of a search whose loss can be said to have risen
+FEWEST_STEPS = 4  # that a search needs before its loss can be said to have risen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class ProbeResult:
 class Probed:
     """What all probes of a gate found."""
 
-    at_images: Sequence[float] = ()  # shares of what the gradient promises, that a small change along it brought
+    at_images: Sequence[float] = ()  # how much of what the gradient predicts a small change along it brought
     in_ball: Sequence[float] = ()  # the same at points of the ball
     change: str = ""  # how small
     explained: Explained | None = None  # of what random patterns do, by the gradient
@@ -99,8 +99,8 @@ class Probes:
         search, meter = self.search, self.search.setting.candidate.meter
         prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball, exact=search.too_fine)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
-        # First, because these show most for what they cost; a few of them whatever they cost. They have their price
-        # also where another gate has paid for them: what is examined must not depend on which gates were run.
+        # First, because these show most for what they cost; a few of them are made whatever they cost. They count
+        # even if another gate has paid for them: what is examined must not depend on which gates were run.
         explanation = Explanation(setting=search.setting, goal=search.goal, ball=search.ball)
         count = prediction.count_to_try(cost, explanation.expected(self.attacked, cost))
         at_images, price = prediction.at_images(self.attacked, count), prediction.price(count)
@@ -123,10 +123,10 @@ class Probes:
             unbounded_count = 0
         more_steps = more_steps and self._longer_form is not None
         longer_budget = int(min(forward * _FOR_LONGER, gradients * _FOR_LONGER)) if more_steps else 0
-        # Of a search of two or three steps a tenth pays for nothing, and nothing else shows whether they are enough.
+        # A tenth of two or three steps pays for nothing, and nothing else shows whether they are enough.
         least_count = _MOST_LONGER if more_steps and self.short else 0
         rest_budget = int(forward - unbounded_count * each * _UNBOUNDED_COST - longer_budget)
-        # Where the gradient may leave out half of the image, a search without one is what tells.
+        # If the gradient may leave out half of the image, a search without gradients shows it.
         doubtful = explained is not None and explained.outcome == "suspect"
         rest_budget = max(rest_budget, _IF_DOUBTFUL * (_MOST_QUERIES + _ENDS)) if doubtful else rest_budget
         return Probed(
@@ -142,12 +142,12 @@ class Probes:
 
     @property
     def uses_eot(self) -> bool:
-        """Whether a gradient is a mean over many."""
+        """Whether a gradient is a mean of many."""
         return self.search.gate.conditions is not None or self.search.setting.candidate.randomness is not None
 
     @property
     def iterates(self) -> bool:
-        """Whether the gate's own search goes on from step to step: one that makes a single one is weak by design."""
+        """Whether the gate's own search goes on from step to step: one of a single step is weak by design."""
         return any(
             isinstance(one, GradientAttack) and one.steps > 1 and not one.minimum_norm for one in self.search.attacks
         )
@@ -156,8 +156,8 @@ class Probes:
     def short(self) -> str | None:
         """Why the course of the gate's own search shows nothing: it has too few steps.
 
-        A single step to the border of the ball is another attack, and weak by design: of a search for the nearest
-        counterexample, of a cascade, and of a step that leads nowhere near, one is too few as well.
+        A single step to the border of the ball is another attack, weak by design. But one step is too few for a search
+        for the nearest counterexample, for a cascade, and if it leads nowhere near the border.
         """
         spec = self.search.gate.attack
         if not isinstance(spec, PGDSpec | APGDSpec | EnsembleSpec | FMNSpec) or spec.steps >= FEWEST_STEPS:
@@ -165,14 +165,14 @@ class Probes:
         if spec.steps == 1 and isinstance(spec, PGDSpec | APGDSpec) and not self.unreached:
             return None
         enough = "it is" if spec.steps == 1 else "they are"
-        return f"a search of {plural(spec.steps, 'step')} has no course that shows whether {enough} enough"
+        return f"a search of {plural(spec.steps, 'step')} is too short to show whether {enough} enough"
 
     @property
     def unreached(self) -> str | None:
         """Why a part of the ball lies beyond all steps together, from the image itself or from where they start.
 
-        Of the ball's points some lie 2 ε from where a search starts at random: what does not go as far as ε misses most
-        of them.
+        Some of the ball's points lie 2 ε from where a search starts at random: one that goes less far than ε misses
+        most of them.
         """
         spec, ball = self.search.gate.attack, self.search.ball
         # Going down a ladder begins with steps as large as the ball, whatever the policy's own are.
@@ -193,13 +193,13 @@ class Probes:
         count = min(_MOST_PROBED, len(self.held), max(int(paid * _FOR_SINGLE), min(_FEW_SINGLE, paid // 3)))
         if self.uses_eot or count < MIN_EXAMINED:
             return ProbeResult()
-        how = "single steps along the gradient, and against it,"
+        how = "single steps along the gradient and against it"
         return self._turned(FGSMSpec(name="fgsm"), how, count, instead=(SingleSteps.toward(self.search.goal),))
 
     def _without_gradients(self, budget: int) -> list[ProbeResult]:
         """Tries random search and noise, at the gate's own budget."""
         gate = self.search.gate
-        # Few samples in depth before many: what shows that a network is masked takes a hundred queries and more.
+        # Few samples in depth rather than many: it takes a hundred queries and more to show that a network is masked.
         count = min(_MOST_PROBED, len(self.held), max(MIN_EXAMINED, budget // (_MOST_QUERIES + _ENDS)))
         queries = min(_MOST_QUERIES, budget // max(1, count) - _ENDS)
         if self.uses_eot or count < MIN_EXAMINED or queries < _LEAST_QUERIES:
@@ -231,13 +231,13 @@ class Probes:
         return spec.model_copy(update={"step_size": Quantity(text=f"{step:.3g}", share=Fraction(step))})
 
     def _longer(self, budget: int, least: int) -> ProbeResult:
-        """Tries the gate's own attack with more steps, of an ensemble its first member, on `least` samples at least."""
+        """Tries the gate's own attack, or an ensemble's first member, with more steps on at least `least` samples."""
         spec = self._longer_form
         if spec is None:
             return ProbeResult()
         steps = _LONGER * spec.steps
         more = spec.model_copy(update={"steps": steps, "restarts": 1})
-        (attack,) = build(more, self.search.ball, self.search.goal)  # of APGD with targets one restart for each
+        (attack,) = build(more, self.search.ball, self.search.goal)  # APGD with targets has one restart for each
         count = max(least, min(_MOST_LONGER, budget // (attack.restarts * (steps + 3))))
         count = min(count, len(self.held))
         return self._turned(more, f"{steps} steps", count) if count >= MIN_EXAMINED else ProbeResult()
@@ -260,7 +260,7 @@ class Probes:
         ball: Ball | None = None,
         instead: Searches = (),
     ) -> ProbeResult:
-        """Tries what another attack turns of the first samples that held; nothing of it is kept."""
+        """Tries what another attack turns of the first samples that held; nothing found is kept."""
         own, samples = self.search.setting, self.held[:count]
         setting: Setting = replace(
             own,

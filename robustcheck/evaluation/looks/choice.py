@@ -1,4 +1,4 @@
-"""Which viewer a gate takes, and which means its gradients are."""
+"""Which viewer a gate takes, and what its gradients are means over."""
 
 from __future__ import annotations
 

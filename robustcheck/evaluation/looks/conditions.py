@@ -1,9 +1,9 @@
-"""Viewing conditions: proposals are judged on looks that no search has had, and searches average over others.
+"""Viewing conditions: proposals are judged on looks that no search has had, and searches average over other looks.
 
 Searches follow the mean of the gradients (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397). Each
 proposal of a sample is judged on looks of its own.
 
-Of a candidate that draws, too, all looks at an image are calls of their own: a defence may draw once for a whole batch.
+If the candidate draws as well, each look at an image is a separate call: a defence may draw once for a whole batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robustcheck.threats import Goal
 from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, Looks, see, seen_from
 
 _SEARCHING, _JUDGING, _CONFIRMING, _GRAIN = 1, 2, 3, 4  # draws of a row are for one purpose each
-_BLOCK = 20  # looks at an image, after which it is asked whether the others can still matter
+_BLOCK = 20  # looks at an image, after which it is checked whether the others can still matter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,13 @@ class _Camera:
 class RandomLooks(_Camera):
     """Looks under conditions that are drawn anew for each.
 
-    What holds is looked at once more, by as many others: a search proposes until something holds, and some of that held
-    by chance. What is told of it comes from the second time.
+    What holds is looked at once more, with as many other looks: a search proposes until something holds, and some of it
+    held by chance. What is reported comes from the second time.
     """
 
     @property
     def at_once(self) -> int:
-        """A block of them; of a candidate that draws one."""
+        """A block of them; one if the candidate draws."""
         return 1 if self._drawing else min(_BLOCK, self._total)
 
     @property
@@ -111,7 +111,7 @@ class Grid(_Camera):
 
     @property
     def at_once(self) -> int:
-        """One from each place; of a candidate that draws one from one of them."""
+        """One from each place; one from a single place if the candidate draws."""
         return 1 if self._drawing else self.count
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
@@ -165,10 +165,10 @@ class ConditionsEOT:
         draws: Draws,
         at: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (N, L, K) on L looks; mean losses (N,); gradients (N, C, H, W) of those in the images as they are.
+        """Logits (N, L, K) on L looks; mean losses (N,); their gradients (N, C, H, W) in the images as they are.
 
-        Of a candidate that draws each look's gradient weighs the same, as each call's does where images are seen as
-        they are (`StochasticEOT`).
+        If the candidate draws, each look's gradient weighs the same, as each call's does without conditions
+        (`StochasticEOT`).
         """
         rows, own = torch.arange(len(images), device=images.device), draws.apart(_SEARCHING)
         numbers, asked = _numbers(own, self.count, at), (images, labels, aims)

@@ -1,4 +1,4 @@
-"""What a viewer is and sees, and the two that look at images once, and as they are."""
+"""What a viewer is and sees, and the two viewers that look at images once, and as they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustcheck.threats import Goal
 class Seen:
     """How N images were read."""
 
-    decision: torch.Tensor  # (N,) readings; of several looks the most frequent one, of the wanted ones if it was met
+    decision: torch.Tensor  # (N,) readings; of several looks the most frequent, among the wanted ones if `wanted`
     wanted: torch.Tensor  # (N,) bool: read as the adversary wants, on as many looks as it takes
     score: torch.Tensor | None  # (N,) probability of the positive label, the mean over looks
     finding_probabilities: torch.Tensor | None = None  # (N, K) of each finding, if there are several, and one look
@@ -50,11 +50,11 @@ def read(candidate: Candidate, goal: Goal, images: torch.Tensor, labels: torch.T
 
 
 def confirmed(first: Seen, look_again: Callable[[torch.Tensor], Seen]) -> Seen:
-    """What was seen, with a second round of looks where the first held: a search proposes until one holds by luck.
+    """What was seen, with a second round of looks if the first held: a search proposes until one holds by luck.
 
     Args:
         first: what was seen.
-        look_again: from rows (M,) that held to what is seen of them.
+        look_again: takes rows (M,) that held, returns what is seen of them.
     """
     held = first.wanted.nonzero().flatten()
     return first.updated(held, look_again(held)) if len(held) else first

@@ -22,13 +22,13 @@ from robustcheck.threats import Goal
 
 MOST_CALLS = 0.51  # share of the calls on which a counterexample has to be misread: more than half
 JUDGED_ON = 100  # calls
-_BLOCK = 10  # of them, after which it is asked whether the others can still matter
+_BLOCK = 10  # of them, after which it is checked whether the others can still matter
 DRAWS = 8  # calls whose gradients are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatedCalls:
-    """Some calls in turn; what holds on enough of them is asked about as often once more, as under conditions."""
+    """Some calls in turn; what holds on enough of them is asked about as many times again, as under conditions."""
 
     candidate: Candidate
     goal: Goal
@@ -72,8 +72,8 @@ class StochasticEOT:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (N, L, K) of L calls, mean losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
 
-        Of the gradients each weighs the same, as each call does in the verdict: where a candidate draws one of several
-        networks, the one whose logits are largest may be drawn too rarely to decide.
+        Each gradient weighs the same, as each call does in the verdict: if a candidate draws one of several networks,
+        the one with the largest logits may be drawn too rarely to decide.
         """
         calls = [access.gradient(images, labels, aims, objective) for _ in range(self.count)]
         logits, losses, gradients = zip(*calls, strict=True)

@@ -19,7 +19,7 @@ def looks_needed(share: float, looks: int) -> int:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was read so far, of N images."""
+    """What was read so far, for N images."""
 
     looks: torch.Tensor  # (N,)
     wanted: torch.Tensor  # (N,) how often

@@ -1,12 +1,12 @@
 """Intervals of a rate that hold at every number of samples at once, so that one may look after each and stop.
 
-Robbins' method of mixtures (1970, Annals of Mathematical Statistics 41). After s hits in n samples the likelihood
-mixed over Beta(a, b), by that of a rate p,
+Robbins' method of mixtures (1970, Annals of Mathematical Statistics 41). After s hits in n samples, the likelihood
+mixed over Beta(a, b), divided by that of a rate p,
 
     M(p) = B(a + s, b + n - s) / B(a, b) / (p^s (1 - p)^(n - s)),
 
-is a martingale of mean 1 in n if p is the true rate. So it ever reaches 1 / alpha with a probability of at most alpha
-(Ville 1939), and {p: M(p) < 1 / alpha} misses the truth at any n with no more.
+is a martingale of mean 1 in n if p is the true rate. So the probability that it ever reaches 1 / alpha is at most alpha
+(Ville 1939), and so is the probability that {p: M(p) < 1 / alpha} misses the truth at any n.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def ends(
     """The least and the largest rate of the set, to 1e-9; (0, 1) without samples.
 
     Args:
-        successes: (...), from 0 to samples; whole or, of samples that depend on each other, real.
+        successes: (...), from 0 to samples; whole or, for samples that depend on each other, real.
         samples: (...), from 0 on.
         confidence: 1 - alpha, two-sided.
 
@@ -33,11 +33,11 @@ def ends(
         (...) each, in [0, 1].
     """
     count = np.asarray(samples, float)
-    hits = np.minimum(np.asarray(successes, float), count)  # real ones may be more by a rounding error
+    hits = np.minimum(np.asarray(successes, float), count)  # real ones may exceed it by a rounding error
     misses, (a, b) = count - hits, _PRIOR
     share = np.divide(hits, count, out=np.full(hits.shape, 0.5), where=count > 0)
     # The logarithm of the likelihood falls on both sides of the share, so the set is an interval around it. Each edge
-    # is kept on the outside: of what is within 1e-18 of it, the wider.
+    # is kept on the outside: the wider of two that are within 1e-18 of each other.
     best = xlogy(hits, share) + xlog1py(misses, -share)
     least = betaln(a + hits, b + misses) - betaln(a, b) - best + np.log1p(-confidence)
 

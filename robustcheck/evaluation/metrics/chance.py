@@ -1,4 +1,4 @@
-"""Whether a candidate tells samples apart at all before any attack: one that is fed wrongly often does not."""
+"""Whether a candidate tells samples apart at all before any attack: one with the wrong input often does not."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from robustcheck.evaluation.metrics.readings import Readings
 
 LEAST_SAMPLES = 20
-LEAST_OTHERWISE = 10  # samples that should be read otherwise than all are: fewer may be missed by a sound candidate,
+LEAST_OTHERWISE = 10  # samples with another label than the reading of all: a sound candidate may miss fewer,
 SHARE_OTHERWISE = 0.25  # unless they are a quarter of all
-LEAST_SKILL = 0.1  # Youden's index: what guesses, or always says the same, has 0; what is never wrong has 1
+LEAST_SKILL = 0.1  # Youden's index: guessing, or always saying the same, has 0; never being wrong has 1
 
 _LOOK = (
-    "look at model.operating_point, at model.preprocess (range, mean, std, layout, order, window), at the order of "
-    "model.labels, and at which weights and scores are the model's"
+    "check model.operating_point, model.preprocess (range, mean, std, layout, order, window), the order of "
+    "model.labels, and which weights and scores are the model's"
 )
 
 
 def read_alike(read: Readings) -> str | None:
-    """Why nothing that holds shows robustness, where all samples are read alike and should not be; else None."""
+    """Why samples that hold show no robustness, if all are read alike and should not be; else None."""
     common = read.before[:1]
     if not len(common) or (read.before != common).any():
         return None
@@ -29,12 +29,12 @@ def read_alike(read: Readings) -> str | None:
         return None
     return (
         f"the candidate reads all {every} samples alike before any attack, though {otherwise} of them are "
-        f"labelled otherwise: that it goes on to do so shows nothing; {_LOOK}"
+        f"labelled otherwise: that it still does so under attack shows nothing; {_LOOK}"
     )
 
 
 def no_better_than_chance(read: Readings, labels: Sequence[str]) -> str | None:
-    """What to tell of a candidate whose clean readings have next to no skill; else None.
+    """What to say about a candidate whose clean readings have next to no skill; else None.
 
     Args:
         read: all samples, as they are read without an attack.
@@ -44,13 +44,13 @@ def no_better_than_chance(read: Readings, labels: Sequence[str]) -> str | None:
         return None
     right = int((read.before == read.labels).sum())
     return (
-        f"before any attack the candidate reads {right} of {len(read.labels)} samples rightly, which is "
+        f"before any attack the candidate reads {right} of {len(read.labels)} samples correctly, which is "
         f"{'worse' if skill <= -LEAST_SKILL else 'no better'} than chance (Youden's index {skill:.2f}): {_LOOK}"
     )
 
 
 def _skill(read: Readings, labels: Sequence[str]) -> float | None:
-    """Sensitivity + specificity - 1, mean over the labels that samples both have and lack (Youden 1950)."""
+    """Sensitivity + specificity - 1, the mean over labels that some samples have and others lack (Youden 1950)."""
     indexes = list[float]()
     for number in range(len(labels)):
         truly, said = read.has_label(read.labels, number), read.has_label(read.before, number)

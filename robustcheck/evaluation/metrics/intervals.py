@@ -2,7 +2,7 @@
 
 Rates have Clopper-Pearson's exact interval, Wilson's on request, or one that holds at every number of samples
 (`anytime`). What is made of several rates (their mean, a difference, a predictive value, the worst of them) has the
-interval that follows from theirs, each at a level so high that together they fail no more often than they may
+interval that follows from theirs, each at a level so high that all together hold with the required confidence
 (Bonferroni); they may depend on each other. Samples may come in groups, such as several images of each patient: a rate
 then has the interval of as many independent samples as they are worth (`clusters`). For areas under ROC curves see
 `auroc`.
@@ -25,7 +25,7 @@ from robustcheck.evaluation.metrics.clusters import effective_size, group_sizes,
 from robustcheck.evaluation.metrics.roc import RocArea
 from robustcheck.results import Metric
 
-_FEW, _NEAR = 4, 0.15  # areas near 1: pairs amiss, of as many as the smaller class has samples, and their share
+_FEW, _NEAR = 4, 0.15  # areas near 1: misordered pairs, of as many as the smaller class has samples, and their share
 
 IntervalKind = Literal["clopper-pearson", "wilson", "anytime"]
 
@@ -40,7 +40,7 @@ class Intervals:
 
     confidence: float = 0.95
     kind: IntervalKind = "clopper-pearson"
-    area: float | None = None  # in place of each that is measured: one that varies as little as it may
+    area: float | None = None  # replaces each measured area by one that varies as little as it may
 
     def rate(self, hits: np.ndarray, groups: np.ndarray | None = None) -> Metric:
         """Share of true values (N,); undefined (value None) for none."""
@@ -58,8 +58,8 @@ class Intervals:
 
         Args:
             rates: the values of each share.
-            samples: how many there are in all; one may be in several shares.
-            groups: those of the values of each share. One may be in several shares.
+            samples: how many there are in all; a sample may be in several shares.
+            groups: those of the values of each share; a group may be in several shares.
         """
         known: Sequence[np.ndarray | None] = [None] * len(rates) if groups is None else groups
         number = None if groups is None else len(np.unique(np.concatenate([*groups, np.zeros(0, int)])))
@@ -94,7 +94,7 @@ class Intervals:
         )
 
     def largest(self, rates: Mapping[str, Metric]) -> Metric:
-        """The largest of rates that were measured already, one or several, all of them defined; as `worst`."""
+        """The largest of one or several rates that were measured already, all of them defined; see `worst`."""
 
         def again(rate: Metric, at: Intervals) -> Metric:
             low, high = at._ends(rate.successes or 0, rate.samples, rate.effective)
@@ -107,8 +107,8 @@ class Intervals:
     def ppv(self, sensitivity: Metric, specificity: Metric, prevalence: float) -> Metric:
         """Share of those with the finding among those in whom it is seen, where a share `prevalence` has it (Bayes).
 
-        It grows with both rates, so it lies between what their least and their largest values give. Undefined where
-        one of them is, or where it is seen in nobody.
+        It grows with both rates, so it lies between what their least and their largest values give. Undefined if one
+        of them is, or if the finding is seen in nobody.
         """
         return self._predictive(sensitivity, specificity, Fraction(str(prevalence)))
 
@@ -145,7 +145,7 @@ class Intervals:
         Args:
             slices: each slice's metric, measured with the intervals that it is given.
             largest: the largest instead, of metrics that have to stay low.
-            unseen: how many further slices nothing is known about, as no sample of theirs was looked at yet.
+            unseen: how many further slices are unknown because none of their samples was looked at yet.
         """
         defined = {name: measure for name, measure in slices.items() if measure(self).value is not None}
         if not defined:
@@ -166,20 +166,19 @@ class Intervals:
         )
 
     def auroc(self, scores: np.ndarray, positive: np.ndarray, groups: np.ndarray | None = None) -> Metric:
-        """Share of (positive, negative) pairs that the score orders rightly, ties counted half (Mann-Whitney).
+        """Share of (positive, negative) pairs that the score orders correctly, ties counted half (Mann-Whitney).
 
         The interval is one on the scale of the logit, with Student's quantile for the smaller class and the larger of
-        two variances: DeLong, DeLong, Clarke-Pearson's (1988, Biometrics 44), which covers less than it says where
-        samples are few and the area is near 1, and Hanley, McNeil's (1982, Radiology 143). In groups, the first
-        variance is Obuchowski's (1997, Biometrics 53), and a class is as large as it is if all of its samples in a
-        group always agree.
+        two variances: DeLong, DeLong, Clarke-Pearson's (1988, Biometrics 44), which covers less than it says if samples
+        are few and the area is near 1, and Hanley, McNeil's (1982, Radiology 143). With groups, the first variance is
+        Obuchowski's (1997, Biometrics 53), and a class counts as if all of its samples in a group always agreed.
 
-        Near 1, and near 0, that scale stretches without end, and no variance can be told from what hardly varies. An
-        area A varies no more than the mean of as many independent pairs as the smaller class has samples, A (1 - A) by
-        their number (Birnbaum, Klose 1957, Annals of Mathematical Statistics 28). So Clopper, Pearson's interval of
-        that many has a say: where less than one of them is amiss, the far end is the nearer of both; where less than
-        four are, and the area is near 1, the near end is the nearer to 1. Without groups, no far end is nearer than
-        where all pairs are ordered alike. There is no interval that holds at every number of samples (`anytime`).
+        Near 1, and near 0, that scale stretches without end, and what hardly varies shows no variance. An area A varies
+        no more than the mean of as many independent pairs as the smaller class has samples: A (1 - A) divided by their
+        number (Birnbaum, Klose 1957, Annals of Mathematical Statistics 28). So Clopper, Pearson's interval of that many
+        has a say: if less than one of them is misordered, the far end is the nearer of both; if less than four are, and
+        the area is near 1, the near end is the nearer to 1. Without groups, no far end is nearer than where all pairs
+        are ordered alike. There is no interval that holds at every number of samples (`anytime`).
 
         Scores, positives (bool) and groups are (N,) each.
         """
@@ -209,13 +208,13 @@ class Intervals:
         if smaller == 1:
             return 0.0, 1.0
         variance = area.variance() if groups is None else area.variance_by(own, others, len(sizes))
-        # Of one huge group beside small ones there is less than one degree: the interval is then nearly all there is.
+        # One huge group beside small ones leaves less than one degree: the interval is then nearly all there is.
         reach = float(stdtrit(smaller - 1, (1 + self.confidence) / 2)) * sqrt(variance) / (value * (1 - value))
         middle = float(logit(value))
         low, high = float(expit(middle - reach)), float(expit(middle + reach))
-        # In groups, how much they agree is in the variance: they may be worth more than if all of theirs always did.
+        # With groups, their agreement is in the variance: they may be worth more than if all of a group always agreed.
         nearest = ((1 - self.confidence) / 2) ** (1 / smaller) if groups is None else 1.0
-        left = min(area.value, 1 - area.value)  # exact: what is amiss of the one label is as much of the other
+        left = min(area.value, 1 - area.value)  # exact: as much is misordered for one label as for the other
         amiss = left * Fraction(smaller)
         hardly, few = amiss < 1, amiss < _FEW and left < _NEAR
         if value < 0.5:
@@ -230,12 +229,12 @@ class Intervals:
             return None
         group, sizes = group_sizes(groups)
         if self.kind == "anytime":
-            return kish_size(sizes)  # what is estimated anew after each sample is wrong sooner or later
+            return kish_size(sizes)  # an estimate that is made anew after each sample is wrong sooner or later
         of_groups = np.bincount(group, hits, len(sizes)).astype(np.int64)
         return float(effective_size(of_groups, sizes, self.confidence))
 
     def _all(self, *rates: Metric) -> tuple[tuple[float, float], ...]:
-        """Ends of the intervals of rates that are defined, which hold together."""
+        """Ends of the intervals of defined rates, which all hold together."""
         simultaneous = self.simultaneous(len(rates))
         return tuple(simultaneous._ends(one.successes or 0, one.samples, one.effective) for one in rates)
 
@@ -259,7 +258,7 @@ class Intervals:
             middle = (share + unit / 2) / (1 + unit)
             reach = z * np.sqrt(share * (1 - share) / size + unit / size / 4) / (1 + unit)
             low, high = np.maximum(0.0, middle - reach), np.minimum(1.0, middle + reach)
-        else:  # where there are no successes, or no misses, an end is set below
+        else:  # if there are no successes, or no misses, an end is set below
             low = betaincinv(np.where(hits > 0, hits, 1), misses + 1, tail)
             high = betaincinv(hits + 1, np.where(misses > 0, misses, 1), 1 - tail)
         return np.where(hits > 0, low, 0.0), np.where(misses > 0, high, 1.0)

@@ -1,4 +1,4 @@
-"""All that is measured of a gate's samples: on all of them, on each part, and what a policy requires of the worst."""
+"""All that is measured on a gate's samples: on all of them, on each part, and on the worst part, if required."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from robustcheck.results import Control, Finding, Metric, Slice
 from robustcheck.results.agreed import WORST_SUBGROUP
 from robustcheck.words import listed
 
-REPEATED = 0.05  # of the samples: as many as may store what others do with little effect on intervals
+REPEATED = 0.05  # of the samples: up to so many repeats have little effect on intervals
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Measures samples as they were read, and parts of them where these are asked for."""
+    """Measures samples as they were read, and parts of them if these are asked for."""
 
     readings: Readings  # of all samples
     labels: Sequence[str]  # the policy's, which readings are indexes into
@@ -40,7 +40,7 @@ class Measurement:
     attackable: np.ndarray | None = None  # which of all samples (N,) the adversary was after; None without an attack
     intervals: Intervals  # that metrics have
     controls: Sequence[Control] = ()  # beside the attack
-    among: np.ndarray | None = None  # numbers of all samples that these are the first of; None: no more may follow
+    among: np.ndarray | None = None  # numbers of the samples of which these are the first; None: no more may follow
     absent: Collection[str] = ()  # labels that no sample of the whole source has
     range_notes: Sequence[str] = ()  # what is to be said of a range of which the samples use little
 
@@ -96,7 +96,7 @@ class Measurement:
         return slices(self.by_subgroup, self.by_label, self.intervals)
 
     def findings(self, bounds: Sequence[Bound]) -> tuple[Finding, ...]:
-        """What is to be said of the samples and of their figures, and what the worst of parts is not about."""
+        """Findings about the samples and their figures, and about parts that a requirement on the worst leaves out."""
         found = list[Finding]()
         if message := no_better_than_chance(self.readings, self.labels):
             found.append(Finding(code="no-better-than-chance", severity="warning", message=message))
@@ -105,8 +105,8 @@ class Measurement:
         )
         if (repeated := self._repeated) > REPEATED * len(self.judged):
             message = (
-                f"{repeated:,} of {len(self.judged):,} samples repeat another's image: intervals take them as "
-                "independent, and are too narrow; leave them out, or name a column as data.group that joins them"
+                f"{repeated:,} of {len(self.judged):,} samples repeat another's image: intervals treat them as "
+                "independent, and are too narrow; leave them out, or give data.group a column that groups them"
             )
             found.append(Finding(code="repeated-images", severity="warning", message=message))
         found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.range_notes)
@@ -118,14 +118,14 @@ class Measurement:
 
     @property
     def _repeated(self) -> int:
-        """How many samples store what one before them does and are of another group: those of one count together."""
+        """How many samples store what an earlier one of another group does: one group counts together anyway."""
         _, first, which = np.unique(self.contents[self.judged], return_index=True, return_inverse=True)
         origin, groups = first[which], self._read.groups
         apart = origin != np.arange(len(origin)) if groups is None else groups[origin] != groups
         return int(apart.sum())
 
     def _of_unseen_labels(self) -> Iterator[str]:
-        """What follows of labels that no sample has, and what to do: draw more where the source has some."""
+        """What follows from labels that no sample has, and what to do: draw more samples if the source has some."""
         several = self.readings.finding_count is not None
         unmeasured = "how the candidate reads it is not measured, and balanced_accuracy is undefined"
         without = "take it out of model.labels if the candidate does not know it"
@@ -141,7 +141,7 @@ class Measurement:
             )
 
     def _parts(self, bound: Bound) -> tuple[Subgroups, LabelParts]:
-        """Parts that a bound may be about: those that it is not about are not measured for it."""
+        """Parts that a bound may be about; others are not measured for it."""
         about = bound.of[0]
         return (
             self.by_subgroup if about == WORST_SUBGROUP else {},

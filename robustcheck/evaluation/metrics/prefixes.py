@@ -1,8 +1,8 @@
-"""With which first samples of an order an interval may decide: looked up for all numbers of them at once.
+"""After how many samples of an order an interval may decide: looked up for all numbers of them at once.
 
-Measuring after each sample costs more than the searches of a single step. Rates of first samples are sums, and the ends
-of their intervals are computed together. What this rules out decides nothing; of what it leaves, and of metrics that it
-does not know, the measurement itself says whether it does.
+Measuring after each sample costs more than the searches of a single step. Rates of the first samples are sums, and the
+ends of their intervals are computed together. Numbers that this rules out decide nothing; for those that it leaves, and
+for metrics that it does not know, the measurement itself decides.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from robustcheck.policy import Bound
 from robustcheck.policy.bounds import LOWER_IS_BETTER
 from robustcheck.results.agreed import WORST_SUBGROUP
 
-_MARGIN = 1e-9  # of an end: other operations round it otherwise, and what may decide must not be left out
+_MARGIN = 1e-9  # of an end: other operations round it differently, and what may decide must not be left out
 
 _Rate = tuple[np.ndarray, np.ndarray]  # (N,) bool each: which samples it is about, and which of those are hits
 _Ends = tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high, and where they are defined
 
 
 def may_decide(measurement: Measurement, bounds: Sequence[Bound], counts: np.ndarray) -> np.ndarray:
-    """Which (C,) of these numbers (C,) of first samples may decide bounds: all of them met, or one that is not.
+    """Which (C,) of these numbers (C,) of first samples may decide bounds: all are met, or one is not.
 
     Args:
         measurement: of all samples, in their order.
@@ -47,11 +47,11 @@ def may_decide(measurement: Measurement, bounds: Sequence[Bound], counts: np.nda
 
 
 def _ends_of(measurement: Measurement, bound: Bound, counts: np.ndarray) -> _Ends | None:
-    """Ends (C,) of the interval of what a bound is about; None where only the measurement knows."""
+    """Ends (C,) of the interval of what a bound is about; None if only the measurement knows."""
     about, plain = bound.of
     judged, attackable = measurement.judged, measurement.attackable
     readings, worst = measurement.readings.at(judged), about == WORST_SUBGROUP
-    # How many parts an attack's success is known of grows with the samples, and with it how wide its interval is.
+    # The number of parts with a known attack success grows with the samples, and with it the interval's width.
     if readings.finding_count is not None or about not in ("", WORST_SUBGROUP) or (worst and plain in LOWER_IS_BETTER):
         return None
     members = measurement.members.values() if worst else [np.ones(len(measurement.contents), bool)]
@@ -60,7 +60,7 @@ def _ends_of(measurement: Measurement, bound: Bound, counts: np.ndarray) -> _End
     known = [rates for rates in parts if rates is not None]
     if len(known) < len(parts):
         return None
-    # A part that no sample to come will be in, or be what it is about, is none.
+    # A part without any sample that its metric is about, now or to come, does not count.
     known = [rates for rates in known if rates and all(which.any() for which, _ in rates)]
     if not known:
         nothing = np.zeros(len(counts))
@@ -74,7 +74,7 @@ def _ends_of(measurement: Measurement, bound: Bound, counts: np.ndarray) -> _End
 
 
 def _rates(plain: str, readings: Readings, part: np.ndarray, attackable: np.ndarray | None) -> list[_Rate] | None:
-    """The rates of which a metric of a part of the samples (N,) is the mean; None where it is no such mean."""
+    """The rates whose mean a metric of a part of the samples (N,) is; None if it is not such a mean."""
     positive, right = readings.positive, readings.after == readings.labels
     if plain == "accuracy":
         return [(part, right)]
@@ -92,7 +92,7 @@ def _rates(plain: str, readings: Readings, part: np.ndarray, attackable: np.ndar
 def _means(
     parts: Sequence[Sequence[_Rate]], groups: np.ndarray | None, counts: np.ndarray, intervals: Intervals
 ) -> _Ends:
-    """Ends (P, C) of the intervals of means of as many rates each, of P parts and so many first samples (C,)."""
+    """Ends (P, C) of the intervals of means of equally many rates each, for P parts and numbers (C,) of samples."""
     rates = [rate for part in parts for rate in part]
     samples = np.stack([np.cumsum(which)[counts - 1] for which, _ in rates])
     successes = np.stack([np.cumsum(which & hits)[counts - 1] for which, hits in rates])
@@ -109,7 +109,7 @@ def _means(
 
 
 def _squares(which: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sums (N,) of the squares of how many of the first samples that it is about each group has."""
+    """Sums (N,) over groups of the squares of how many of the first samples that `which` marks each has."""
     place = np.flatnonzero(which)
     by_group = np.argsort(groups[place], kind="stable")
     _, starts, sizes = np.unique(groups[place][by_group], return_index=True, return_counts=True)

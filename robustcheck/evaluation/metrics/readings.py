@@ -62,9 +62,9 @@ class Readings:
         return self.prevalence[label if self.finding_count is not None and len(self.prevalence) > 1 else 0]
 
     def hits(self, label: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the samples that have a label are read so, and which of the others are not."""
+        """Which samples with a label are read as having it, and which of the others are not."""
         has_it, read = self.has_label(self.labels, label), self.has_label(self.after, label)
-        answered = self.after != NO_ANSWER  # no answer is no negative read
+        answered = self.after != NO_ANSWER  # no answer does not count as a negative reading
         return read[has_it], (~read & answered)[~has_it]
 
     def groups_of_hits(self, label: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -79,8 +79,8 @@ def of_all(readings: Readings, attackable: np.ndarray | None, among: Readings | 
     Args:
         readings: of N samples.
         attackable: which of them (N,) the adversary was after; None without an attack.
-        among: of all samples that these are the first of, if more may follow: a mean over labels is undefined until
-            each of theirs was seen.
+        among: readings of the samples of which these are the first, if more may follow: a mean over labels is
+            undefined until each of their labels was seen.
     """
     found: dict[str, Measure] = {
         "accuracy": lambda intervals: intervals.rate(readings.after == readings.labels, readings.groups),
@@ -99,7 +99,7 @@ def of_all(readings: Readings, attackable: np.ndarray | None, among: Readings | 
 
 
 def of_finding(readings: Readings, label: int) -> dict[str, Measure]:
-    """What is defined of one of several findings."""
+    """The metrics that are defined for one of several findings."""
     found = _of_label(readings, label)
     hits, groups = readings.hits(label), readings.groups_of_hits(label)
     if (probabilities := readings.finding_probabilities) is not None:
@@ -115,7 +115,7 @@ def of_finding(readings: Readings, label: int) -> dict[str, Measure]:
 
 
 def of_controls(success: Measure, controls: Sequence[Control]) -> dict[str, Measure]:
-    """What the controls turn, and what of the attack's success they do not explain."""
+    """What the controls turn, and how much of the attack's success they do not explain."""
     known = {one.name: one.success for one in controls if one.success.value is not None}
     if not known:
         return {}
@@ -126,7 +126,7 @@ def of_controls(success: Measure, controls: Sequence[Control]) -> dict[str, Meas
 
 
 def _of_label(readings: Readings, label: int) -> dict[str, Measure]:
-    """Sensitivity and specificity, and what they make of a prevalence."""
+    """Sensitivity and specificity, and the predictive values that they give at a prevalence."""
     found, spared = readings.hits(label)
     groups = readings.groups_of_hits(label) or (None, None)
 
@@ -138,7 +138,7 @@ def _of_label(readings: Readings, label: int) -> dict[str, Measure]:
 
     metrics: dict[str, Measure] = {"sensitivity": sensitivity, "specificity": specificity}
     if (prevalence := readings.prevalence_of(label)) is not None:
-        # A group may have samples of both rates, which cannot be told from how many each has.
+        # A group may have samples of both rates, which their numbers alone do not show.
         number = None if readings.groups is None else len(np.unique(readings.groups))
 
         def of_both(metric: Metric) -> Metric:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class RocArea:
-    """Share of the pairs of P positives and M negatives that a score orders rightly, ties counted half."""
+    """Share of the pairs of P positives and M negatives that a score orders correctly, ties counted half."""
 
     value: Fraction
-    of_positives: NDArray[np.float64]  # (P,) of each, the share of the negatives that it is ordered rightly against
+    of_positives: NDArray[np.float64]  # (P,) for each, the share of the negatives that it is ordered correctly against
     of_negatives: NDArray[np.float64]  # (M,)
 
     @classmethod
@@ -31,7 +31,7 @@ class RocArea:
 
     @classmethod
     def steadiest(cls, value: float, positive: NDArray[np.bool_]) -> RocArea:
-        """An area of this value whose variance is the least that scores of so many samples (N,) may have."""
+        """An area of this value with the least variance that scores of so many samples (N,) may have."""
         positives, negatives = int(positive.sum()), int((~positive).sum())
         return cls(
             value=Fraction(value).limit_denominator(2 * positives * negatives),
@@ -46,11 +46,11 @@ class RocArea:
         return max(delong, _exponential(float(self.value), *map(len, parts)))
 
     def variance_by(self, positives: NDArray[np.intp], negatives: NDArray[np.intp], groups: int) -> float:
-        """The variance where samples come in groups: Obuchowski's (1997, Biometrics 53, equation 3) in DeLong's place.
+        """The variance if samples come in groups: Obuchowski's (1997, Biometrics 53, equation 3) in place of DeLong's.
 
         Args:
-            positives: (P,) which group each positive is of, numbered from 0.
-            negatives: (M,) the same of the negatives.
+            positives: (P,) which group each positive is in, numbered from 0.
+            negatives: (M,) the same for the negatives.
             groups: how many there are; at least two with positives, and two with negatives.
         """
         kinds = ((self.of_positives, positives), (self.of_negatives, negatives))

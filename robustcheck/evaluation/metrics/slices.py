@@ -1,4 +1,4 @@
-"""Parts of the samples: each subgroup, and of several findings each one; the worst of them may be required."""
+"""Parts of the samples: each subgroup and, of several findings, each one; a policy may require the worst of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustcheck.results.agreed import WORST_FINDING, WORST_SUBGROUP
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The metrics of some samples, and of all samples `among` which they are the first."""
+    """The metrics of some samples, and of the samples `among` which they are the first."""
 
     metrics: Mapping[str, Measure]
     among: Mapping[str, Measure] | None  # None: no more may follow
@@ -34,9 +34,9 @@ class Part:
         return self.among[plain](intervals).value is not None
 
     def emptied(self, plain: str, intervals: Intervals) -> bool:
-        """Whether a predictive value is undefined because no sample is read so under attack, not for want of samples.
+        """Whether a predictive value is undefined because no sample is read so under attack, not for lack of samples.
 
-        There are samples with and without the finding, and the attack may have turned each that was read so.
+        There are samples with and without the finding, and the attack may have turned each one that was read so.
         """
         if plain not in NEEDS_PREVALENCE or plain not in self.metrics or self.value(plain, intervals) is not None:
             return False
@@ -51,7 +51,7 @@ LabelParts = Mapping[str, Part]
 
 
 def members_of(samples: Samples) -> dict[tuple[str, str], np.ndarray]:
-    """Which of all samples (N,) are of each subgroup: of each column, the values that there are, in order."""
+    """Which of all samples (N,) are in each subgroup: for each column, the values that occur, in order."""
     columns = {name: np.array(values) for name, values in samples.subgroups.items()}
     return {(column, str(value)): values == value for column, values in columns.items() for value in np.unique(values)}
 
@@ -63,14 +63,14 @@ def parts_by_subgroup(
     judged: np.ndarray,
     among: np.ndarray | None,
 ) -> Subgroups:
-    """The metrics of each subgroup that some samples are of.
+    """The metrics of each subgroup that has samples.
 
     Args:
         readings: of all samples (N,).
-        members: which of them (N,) are of each subgroup.
+        members: which of them (N,) are in each subgroup.
         attackable: which of them (N,) the adversary was after; None without an attack.
         judged: numbers (M,) of those that were looked at.
-        among: numbers of those that may be; None: of no others.
+        among: numbers of those that may be; None: no others.
     """
 
     def metrics(own: np.ndarray, every: np.ndarray | None) -> dict[str, Measure]:
@@ -128,7 +128,7 @@ def required(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts, interva
 
 
 def left_out(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts, intervals: Intervals) -> list[str]:
-    """Parts that the worst of a bound is not about, for want of samples that its metric is about."""
+    """Parts that a bound on the worst leaves out, for lack of samples that its metric is about."""
     plain = bound.of[1]
     return [
         name
@@ -138,7 +138,7 @@ def left_out(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts, interva
 
 
 def _parts(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts) -> Mapping[str, Part]:
-    """The parts, by name, that a bound on the worst part compares; none for another bound."""
+    """The parts, by name, that a bound on the worst part compares; none for any other bound."""
     about = bound.of[0]
     if about == WORST_SUBGROUP:
         return {f"{column}={value}": part for (column, value), part in by_subgroup.items()}
@@ -146,7 +146,7 @@ def _parts(bound: Bound, by_subgroup: Subgroups, by_label: LabelParts) -> Mappin
 
 
 def _worst(bound: Bound, parts: Mapping[str, Part], intervals: Intervals) -> Metric:
-    """The metric of the worst part, if all that have samples for it are known, or the worst known is bad enough."""
+    """The metric of the worst part, if all parts with samples for it are known, or the worst known is bad enough."""
     plain = bound.of[1]
     each = {name: part.metrics[plain] for name, part in parts.items() if plain in part.metrics}
     emptied = [name for name, part in parts.items() if part.emptied(plain, intervals)]

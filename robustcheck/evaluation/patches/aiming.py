@@ -1,7 +1,7 @@
 """What patches for all images are trained to do, and which of them is judged: the one that turns most in training.
 
-Where any wrong reading will do, the mean over images of all labels is highest for a patch that leaves half of them as
-they are, or all: what turns those of one label keeps those of another. So patches are trained toward each label, too.
+If any wrong reading will do, the mean over images of all labels is highest for a patch that leaves half of them as they
+are, or all: what turns those of one label keeps those of another. So patches are also trained toward each label.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robustcheck.models import Surrogates
 from robustcheck.models.batches import batches
 from robustcheck.threats import Goal
 
-COMPARED = 256  # images that patches are compared on, and labels are ranked by
+COMPARED = 256  # images on which patches are compared and by which labels are ranked
 MOST_DIRECTIONS = 4  # that patches are trained in
 
 
@@ -35,7 +35,7 @@ class Aim:
     places: Sequence[int]  # in the pool, of the images that it is about
 
     def train(self, trainer: Trainer, shape: tuple[int, int, int], restart: int, *, own: bool) -> torch.Tensor:
-        """A patch (1, C, S, S); one for the gate's own goal is what it would be if there were no other aims."""
+        """A patch (1, C, S, S); other aims do not change the one for the gate's own goal."""
         aimed = replace(trainer, attack=replace(trainer.attack, objective=log_probability(self.goal)))
         return aimed.for_all(shape, restart, toward="" if own else f"{self.said}/", places=self.places)
 
@@ -51,7 +51,7 @@ def ranks_labels(task: PatchTask) -> bool:
 
 
 def aims_of(task: PatchTask, trainer: Trainer) -> list[Aim]:
-    """The gate's own goal, and after it the directions that images of the trainer's pool may be turned in."""
+    """The gate's own goal, then the directions in which images of the trainer's pool may be turned."""
     pool, directions = trainer.pool, task.goal.directions
     if ranks_labels(task):
         directions = tuple(directions[label] for label in _nearest(trainer, len(directions))[:MOST_DIRECTIONS])
@@ -69,7 +69,7 @@ def _said(goal: Goal, task: PatchTask) -> str:
 
 
 def _nearest(trainer: Trainer, labels: int) -> list[int]:
-    """Labels, the one first that clean images of other labels are taken for with the highest mean log-probability."""
+    """Labels, ranked by the mean log-probability that clean images of other labels have for them, highest first."""
     pool = trainer.pool.some(COMPARED)
     told = torch.zeros(len(pool), labels, dtype=torch.float64)
     for places in batches(range(len(pool)), pool.shape, trainer.chunks.limit):
@@ -80,7 +80,7 @@ def _nearest(trainer: Trainer, labels: int) -> list[int]:
             return (logits.double().log_softmax(dim=1).cpu(),)
 
         (told[places],) = trainer.chunks(ask, torch.tensor(places))
-    told[torch.arange(len(pool)), pool.labels] = torch.nan  # they are there already
+    told[torch.arange(len(pool)), pool.labels] = torch.nan  # they have that label already
     means = told.nanmean(dim=0).nan_to_num(nan=-torch.inf)
     return means.argsort(descending=True, stable=True).tolist()
 
@@ -88,13 +88,13 @@ def _nearest(trainer: Trainer, labels: int) -> list[int]:
 def strongest(task: PatchTask, pool: Pool, surrogates: Surrogates | None, textures: Sequence[torch.Tensor]) -> int:
     """Which of some patches turns most of a pool's images, at places that none was trained at.
 
-    Each image weighs as much as there are others of its label among those that are judged: training images may have
-    another share of each.
+    Images are weighted to match the share of each label among the judged samples: training images may have other
+    shares.
     """
     if len(textures) == 1:
         return 0
     judge, few = task.patch_judge(discard), pool.some(COMPARED)
-    # Who follows other models may not ask the candidate which patch is the best.
+    # An adversary who follows other models may not ask the candidate which patch is best.
     viewer = judge.viewer if surrogates is None else SurrogateViewer(surrogates=surrogates, goal=task.goal)
     judge = replace(judge, pool=few, viewer=viewer, tries=1, key=lambda name: task.key(f"compared/{name}", 0))
     weights = _weights(task, few)

@@ -1,4 +1,4 @@
-"""Patches as files: what a gate has trained, for others to print and to be given; and what it is given."""
+"""Patches as files: those that a gate has trained, for others to print or use, and those that it is given."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from robustcheck.errors import DataError
 def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarray:
     """A patch's values (C, S, S), float32 shares of the full range.
 
-    A picture of at most 8 bits for images of more is of its own range; all others are in the images' own grey levels. A
-    grey patch is laid on colour images as it is.
+    A picture of at most 8 bits, for deeper images, has a range of its own; all others are in the images' own grey
+    levels. A grey patch is laid on colour images as it is.
 
     Args:
         name: of the file, .png or .npy (stored integers, (C, S, S) or (S, S)).

@@ -1,4 +1,4 @@
-"""A gate with a patch: what the patch does to images that it has not seen, and beside it what its controls do."""
+"""A gate with a patch: what the patch does to images that it has not seen, compared with its controls."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
 
 
 def _keeps(task: PatchTask) -> Callable[[int, np.ndarray], tuple[str | None, str]]:
-    """What writes the gate's counterexamples."""
+    """The function that writes the gate's counterexamples."""
     images, gate = task.setting.images, task.gate.id
     return lambda place, stored: images.counterexample(gate, task.attacked[place], stored)
 
@@ -99,13 +99,13 @@ def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Ent
 
 
 def _controls(task: PatchTask) -> tuple[Controlled, ...]:
-    """A piece of another image, and a patch in the middle of what is visible, in the same places; and no patch at all.
+    """A piece of another image, and a patch in the middle grey of what is visible, in the same places; and no patch.
 
-    The last only where images are seen under conditions, which may turn them by themselves.
+    The last only if images are seen under conditions, which may turn them by themselves.
     """
     middle = sum(task.setting.candidate.preprocess.visible) / 2
     judge, grey = task.patch_judge(discard), torch.full((1, *task.shape), middle, device=task.device)
-    # Where each image has a patch of its own, any of them may be this one; else all images have the same.
+    # If each image has a patch of its own, any of them may be grey; otherwise all images have the same.
     found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:
         admitted: Admitted = "none" if task.spec.universal else "each"
@@ -123,7 +123,7 @@ def names_of_controls(task: PatchTask) -> tuple[str, ...]:
 
 
 def _admitted(task: PatchTask, if_trained: Admitted) -> Admitted:
-    """Whether the adversary may do what a control does; a patch that is given is the only one."""
+    """Whether the adversary may do what a control does; with a given patch it may use no other."""
     return "none" if task.spec.patch is not None else if_trained
 
 
@@ -141,7 +141,7 @@ def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Admitte
 
 
 def _donors(task: PatchTask) -> Callable[[int], torch.Tensor] | None:
-    """Other samples, labelled as the adversary wants of a sample; None if there are none for one of them."""
+    """Other samples, labelled as the adversary wants a sample to be read; None if there are none for one of them."""
     labels = task.setting.labels
     wanted = {
         int(label): torch.nonzero(task.goal.met(labels, label.expand(len(labels)))).flatten()
@@ -178,6 +178,6 @@ def _pieces(task: PatchTask) -> Textures | None:
 
 
 def _side_of(task: PatchTask, shape: tuple[int, ...]) -> int:
-    """Whole pixels of a piece of an image: as long as a patch on it, where the image is so long."""
+    """The side, in whole pixels, of a piece of an image: that of a patch on it, if the image is that long."""
     _, height, width = shape
     return max(1, min(round(task.placing.nominal(height, width)), height, width))

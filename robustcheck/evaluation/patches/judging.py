@@ -21,7 +21,7 @@ from robustcheck.threats import Goal
 from robustcheck.threats.patch import PLACEMENT_DRAWS, Outline, Placements, Placing, covered, lay
 
 Textures = Callable[[list[int]], torch.Tensor]
-"""Gives the patch (N, C, S, S) that lies on each of some images of one shape, by their place in the pool."""
+"""Gives the patches (N, C, S, S) that lie on some images of one shape, by the images' places in the pool."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Judgement:
 class Judge:
     """Lays patches on every image of a pool, at so many places each, or until one of them turns it.
 
-    Places are functions of the image's key: all patches that are judged by one judge lie in the same ones.
+    Places are a function of the image's key: all patches that one judge judges lie in the same places.
     """
 
     pool: Pool
@@ -117,7 +117,7 @@ class Judge:
 def lies_under(
     stored: torch.Tensor, clean: torch.Tensor, at: Placements, outline: Outline, keep_out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Which (N,) of the stored images (N, C, H, W) differ from the clean ones, and under the patch only.
+    """Which (N,) of the stored images (N, C, H, W) differ from the clean ones, and only under the patch.
 
     Nothing that may not be covered (N, H, W) differs.
     """

@@ -26,7 +26,7 @@ from robustcheck.models.grey_levels import on_host, shares_of, to_stored
 from robustcheck.results import Patch
 from robustcheck.threats.patch import shrunk
 
-_FINER = 2  # times attack.resolution, from which a given patch is shrunk to that
+_FINER = 2  # times attack.resolution: a given patch that is finer is shrunk to attack.resolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,11 @@ class Made:
     patch: Patch | None = None  # if it is one for all images
     files: dict[int, str | None] = field(default_factory=dict)  # of each image's own, by place among the attacked
     unmoved: set[int] = field(default_factory=set)  # places whose patch never had a gradient to follow
-    trace: Trace = field(default_factory=Trace)  # what the gradients were like that they were trained on
+    trace: Trace = field(default_factory=Trace)  # what the gradients that they were trained on were like
 
 
 def make(task: PatchTask, surrogates: Surrogates | None) -> Made:
-    """The patches of a gate, rounded to whole grey levels: a patch is a file, and what is judged is what lies in it.
+    """The patches of a gate, rounded to whole grey levels, because a patch is a file, and the file is judged.
 
     Args:
         task: the gate's.
@@ -62,7 +62,7 @@ def _given(task: PatchTask, name: str) -> Made:
 
 
 def given(task: PatchTask, name: str) -> tuple[torch.Tensor, str]:
-    """A patch (1, C, S, S) that the policy names, as it is laid on images; and how it came about.
+    """A patch (1, C, S, S) that the policy names, as it is laid on images, and its origin in words.
 
     Raises:
         DataError: the file is none that fits.
@@ -71,9 +71,9 @@ def given(task: PatchTask, name: str) -> tuple[torch.Tensor, str]:
     shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
     texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
     if (stored := texture.shape[-1]) > _FINER * (side := task.shape[-1]):
-        # Far finer than the image, of which each pixel shows the mean of what it covers.
+        # Far finer than the image: each of its pixels shows the mean of what it covers.
         texture = shrunk(texture, side)
-        origin += f", shrunk from {stored} pixels a side to {side} (means): it covers few of the image's"
+        origin += f", shrunk from {stored} pixels a side to {side} by averaging: it covers few of the image's"
     return _rounded(task, texture), origin
 
 
@@ -110,7 +110,7 @@ def _for_each(task: PatchTask, surrogates: Surrogates | None) -> Made:
 
 
 def _lessons(task: PatchTask) -> tuple[Pool, str]:
-    """What one patch for all images is trained on, and how reports say it."""
+    """What one patch for all images is trained on, and how reports describe it."""
     own_samples = len(task.trained_on) > 0
     source = task.setting.samples if own_samples else task.setting.train_split()
     numbers = task.trained_on if own_samples else np.arange(len(source))
@@ -129,11 +129,11 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
 
 
 def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.ndarray:
-    """Samples of another split that are apart from those that the gate judges: a source may know no splits."""
+    """Samples of another split that are not among those that the gate judges: a source may have no splits."""
     left = apart_from(source, numbers.tolist(), task.setting.samples, task.judged.tolist())
     if not left:
         raise DataError(
-            "every image of the train split is judged as well, and a patch is judged on images that it was not trained "
+            "every image of the train split is also judged, but a patch is judged on images that it was not trained "
             "on: set data.split: test, or attack.train_on: 0.5"
         )
     return np.array(left, np.int64)
@@ -164,7 +164,7 @@ def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Tr
 
 
 def _file_of(task: PatchTask, place: int, stored: np.ndarray) -> str | None:
-    """The file of an image's own patch: its picture, or the array of what no picture can hold."""
+    """The file of an image's own patch: a picture, or an array if no picture can hold it."""
     picture, array, _ = task.setting.images.patch(task.gate.id, stored, task.attacked[place])
     return picture or array
 

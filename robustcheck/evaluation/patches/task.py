@@ -54,7 +54,7 @@ class PatchTask:
 
     @cached_property
     def trained_on(self) -> np.ndarray:
-        """Numbers of the samples that the patch is trained on; none of them if it is trained on others.
+        """Numbers of the samples that the patch is trained on; none if it is trained on other images.
 
         Samples that belong together are all trained on, or all judged.
 
@@ -73,7 +73,7 @@ class PatchTask:
             what = "samples" if groups is None else "groups (data.group)"
             raise DataError(
                 f"attack.train_on: {share:g} of {len(names):,} {what} leaves none to "
-                f"{'judge it on' if count else 'train the patch on'}; add samples, or train on the train split"
+                f"{'judge' if count else 'train'} the patch on; add samples, or train on the train split"
             )
         choose = spread if self.setting.candidate.head.multilabel else stratified
         chosen = choose(names, readings, samples=count, seed=self.setting.seed)
@@ -117,11 +117,11 @@ class PatchTask:
         return None if self.spec.keep_out is None else load_area(self.spec.keep_out, self.setting.folder)
 
     def check(self) -> None:
-        """Refuse what could not be judged, before anything is trained.
+        """Refuse a task that could not be judged, before anything is trained.
 
         Raises:
-            DataError: `keep_out` names no pixel of any attacked sample, so that it is misspelt, or a sample otherwise
-                than it is called, or leaves no place on one of them.
+            DataError: `keep_out` names no pixel of any attacked sample (it is misspelt, or calls samples by other
+                names), or leaves no place on one of them.
             EvaluationError: a patch is larger than one of them.
         """
         if not self.attacked:
@@ -163,12 +163,12 @@ class PatchTask:
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of patches in pixels: so many for each of the largest image's.
+        """The shape of patches in pixels: `resolution` times the side that a patch has on the largest image.
 
         Raises:
             EvaluationError: a patch is larger than one of the images.
         """
-        # Of all that are judged, whatever this candidate makes of them: a given patch is the same for each.
+        # The largest of all that are judged, however this candidate reads them: a given patch is the same for each.
         shapes = (self.setting.samples.shape_of(sample)[1:] for sample in self.judged.tolist())
         side = self.placing.side(*max(shapes, key=prod))
         pixels = max(1, round(side * self.spec.resolution))
@@ -185,7 +185,7 @@ class PatchTask:
 
         Args:
             keep: writes a turned image, by place among the attacked; returns its file and digest.
-            surrogates: what turns them is noted, too.
+            surrogates: what turns them is noted too.
         """
         candidate = self.setting.candidate
         return Judge(

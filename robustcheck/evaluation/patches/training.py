@@ -28,7 +28,7 @@ _KEPT_BYTES = 1 << 30  # of images and masks, so that files are not decoded in e
 
 @dataclass(kw_only=True)
 class Pool:
-    """Samples that patches lie on, by place: some of a source's."""
+    """Some of a source's samples, on which patches lie, by place."""
 
     samples: Samples
     numbers: tuple[int, ...]  # in the source
@@ -47,11 +47,11 @@ class Pool:
         return len(self.numbers)
 
     def some(self, most: int) -> Pool:
-        """A pool of so many of them at most, at equal distances."""
+        """A pool of at most so many of them, evenly spaced."""
         return Pool.of(self.samples, self.numbers[:: -(-len(self) // most)], self.keep_out)
 
     def fitting(self, placing: Placing) -> Pool:
-        """The samples that a patch has a place on, however it is drawn.
+        """The samples on which a patch has a place, however it is drawn.
 
         Raises:
             EvaluationError: there is none.
@@ -76,7 +76,7 @@ class Pool:
     def _no_place(self, placing: Placing, at: int) -> DataError:
         return DataError(
             f"a patch of {placing.size.text} has no place on {self.name(at)} without covering what "
-            "attack.keep_out says it may not; give a smaller size, or less to keep out of"
+            "attack.keep_out protects; give a smaller size, or protect less"
         )
 
     def name(self, place: int) -> str:
@@ -127,7 +127,7 @@ class Pool:
 
 
 def _refusal(placing: Placing, shape: Shape, keep_out: np.ndarray | None) -> EvaluationError | NoPlaceError | None:
-    """What is wrong with images of a shape on which this (H, W) may not be covered."""
+    """What is wrong with images of this shape if these pixels (H, W) may not be covered."""
     try:
         placing.check_room(*shape[1:], None if keep_out is None else torch.from_numpy(keep_out))
     except (EvaluationError, NoPlaceError) as error:
@@ -145,9 +145,9 @@ class Trainer:
     eot: ConditionsEOT | None  # one look at each placement, if images are seen under conditions
     pool: Pool
     device: torch.device
-    placements: int  # a step and patch
-    chunks: Chunks  # of them, that are laid on images together
-    key: Callable[[str, int], int]  # of the draws of a patch's name, in a slot of its batch
+    placements: int  # for each step and patch
+    chunks: Chunks  # of placements that go through the network together
+    key: Callable[[str, int], int]  # of the draws, from a patch's name and a slot of its batch
     progress: Callable[[int, int], None]  # steps made, of
     trace: Trace = field(default_factory=Trace)  # what gradients were like; samples by their place in the pool
     followed: set[str] = field(default_factory=set)  # names of patches that had a gradient to follow
@@ -159,8 +159,8 @@ class Trainer:
 
         Args:
             shape: of the patch.
-            restart: how many were made before it, toward the same.
-            toward: what sets its draws apart from those of patches that are to do something else.
+            restart: how many with the same aim were made before it.
+            toward: separates its draws from those of patches with another aim.
             places: in the pool.
         """
         name = f"{toward}restart {restart}"
@@ -211,10 +211,10 @@ class Trainer:
         draws: Draws,
         step: int,
     ) -> torch.Tensor:
-        """Mean gradient of each patch (R, C, S, S) over B placements: whose (B,) they are, and on which images.
+        """Mean gradient of each patch (R, C, S, S) over B placements; the arguments say whose (B,), on which images.
 
-        Placements whose gradient is not finite are left out. They are added up one after another, whatever the batch,
-        but on GPUs in any order.
+        Placements whose gradient is not finite are left out. Gradients are added up one after another, whatever the
+        batch; on GPUs in any order.
         """
         total, usable = torch.zeros_like(patches), torch.zeros(len(patches), device=self.device)
 
@@ -242,9 +242,9 @@ class Trainer:
         return total / usable.clamp_min(1)[:, None, None, None]
 
     def _finite(self, gradients: torch.Tensor, losses: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
-        """Which (B,) of the gradients (B, C, S, S) on these images are finite; what they are like is noted.
+        """Which (B,) of the gradients (B, C, S, S) on these images are finite; also noted in the trace.
 
-        A gradient of zero shows nothing where the image is turned: the log-probability has nowhere to rise there.
+        A gradient of zero shows nothing if the image is turned: the log-probability has nowhere left to rise.
         """
         steepness = gradients.flatten(1).abs().amax(dim=1)
         finite = steepness.isfinite()

@@ -1,8 +1,8 @@
-"""The intervals that are to be expected before anything is attacked, and how many samples make them narrow enough.
+"""The intervals to be expected before anything is attacked, and how many samples make them narrow enough.
 
-What is made of several rates, and areas under ROC curves, have no tail that could be summed up: their intervals are
-computed from hits, or scores, as they would be if the metric had its supposed value and labels the shares that they
-have in the data. With them, a normal law says how many samples are enough.
+Metrics made of several rates, and areas under ROC curves, have no tail that could be summed up. Their intervals are
+computed from the hits, or scores, that there would be if the metric had its supposed value and labels the shares that
+they have in the data. From these intervals, a normal law says how many samples are enough.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robustcheck.results import Metric
 
 PREDICTIVE = frozenset({"ppv", "npv"})
 NO_RATES = PREDICTIVE | {"balanced_accuracy", "auroc", "excess_success"}
-MAX_APPROXIMATE = 1_000_000  # samples: where no tail is summed up, what needs more is told as that
+MAX_APPROXIMATE = 1_000_000  # samples: if no tail is summed up, larger numbers are reported as more than this
 _NEAR = 0.25  # of the margin: how far an expected metric may be from what is supposed
 _APART = 12.0  # standard deviations, at most, between the scores of two labels
 
@@ -38,7 +38,7 @@ class Kinds:
     clean: tuple[float, float] | None = None  # sensitivity and specificity unattacked, where there is a prevalence
 
     def of(self, samples: int) -> Kinds:
-        """So many of them, in the same shares; one of each at least."""
+        """So many samples, in the same shares; at least one of each."""
         ratio = samples / self.samples
         return replace(
             self,
@@ -49,10 +49,10 @@ class Kinds:
 
 
 def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> Metric:
-    """A plain metric of these samples if it has this value, 0 to 1; undefined where they do not define it.
+    """A plain metric of these samples if it has this value, 0 to 1; undefined if they do not define it.
 
-    For `excess_success`, the attack and its control are as uncertain as they can be with that difference; what
-    predictive values suppose is said at `predictive_values`.
+    For `excess_success`, the attack and its control are as uncertain as they can be with that difference; for
+    predictive values see `predictive_values`.
     """
     if metric in PREDICTIVE:
         return predictive(metric, value, kinds).expected(kinds.positives, kinds.samples - kinds.positives, intervals)
@@ -73,10 +73,10 @@ def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> M
 def approximate_samples(
     bound: Bound, true: float, kinds: Kinds, *, power: float, rule: Rule, intervals: Intervals
 ) -> int | None:
-    """About how many samples a metric that is no rate needs; None if more than `MAX_APPROXIMATE`, or undefined.
+    """About how many samples a metric that is not a rate needs; None if more than `MAX_APPROXIMATE`, or undefined.
 
-    The measured value may miss the true one by as many standard errors as the power asks for, and what is left of the
-    margin has to hold the expected interval's reach toward the bound (`confident`).
+    The measured value may miss the true one by as many standard errors as the power asks for, and the rest of the
+    margin has to cover the expected interval's reach toward the bound (`confident`).
     """
     plain = bound.of[1]
     negative = plain == "excess_success"  # it can be
@@ -85,7 +85,7 @@ def approximate_samples(
     if never_met(bound, rule) or expected(plain, true, kinds, intervals).value is None:
         return None
     errors = float(ndtri(power))
-    scale = logit if plain in PREDICTIVE and 0 < true < 1 else float  # on which the normal law is close
+    scale = logit if plain in PREDICTIVE and 0 < true < 1 else float  # the scale on which the normal law is close
     margin = abs(scale(true) - scale(bound.value))
     measured = rule == "confident" or plain == "auroc"  # whether the expected interval is used
 
@@ -96,7 +96,7 @@ def approximate_samples(
         assert found.low is not None
         assert found.high is not None
         if measured and abs(scale(found.value) - scale(true)) > _NEAR * margin:
-            return False  # of so few, hits and scores can only have other values, and those at the ends are surer
+            return False  # with so few, hits and scores cannot have this value, and values at the ends are surer
         reach = abs(scale(found.value) - scale(found.low if bound.at_least else found.high))
         missed = errors * _error(plain, true, some, reach, intervals)
         return missed + (reach if rule == "confident" else 0.0) <= margin
@@ -114,13 +114,13 @@ def approximate_samples(
 
 
 def predictive(metric: str, value: float, kinds: Kinds) -> Predictive:
-    """What is supposed of a predictive value."""
+    """What is supposed about a predictive value."""
     assert kinds.prevalence is not None
     return Predictive(metric=metric, value=value, prevalence=kinds.prevalence, clean=kinds.clean)
 
 
 def _error(metric: str, value: float, kinds: Kinds, reach: float, intervals: Intervals) -> float:
-    """Standard error: of rates that are measured apart from each other; of an area, what its interval is made of.
+    """Standard error: for rates, as if measured separately; for an area, the one that its interval is made of.
 
     For predictive values it is the standard error of their logit.
     """
@@ -138,7 +138,7 @@ def _hits(share: float, samples: int) -> np.ndarray:
 
 
 def _scores(area: float, positives: int, negatives: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N,) with about this area under their ROC curve, of normal laws of one width; which (N,) are positive."""
+    """Scores (N,) with about this area under their ROC curve, from normal laws of one width; and which are positive."""
     apart = sqrt(2) * float(np.clip(ndtri(area), -_APART, _APART))
     scores = np.concatenate([_normal(positives) + apart, _normal(negatives)])
     return scores, np.arange(len(scores)) < positives

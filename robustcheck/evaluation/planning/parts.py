@@ -1,4 +1,4 @@
-"""Which samples a requirement is about before anything is attacked, and what they are worth."""
+"""Before anything is attacked: which samples a requirement is about, and what they are worth."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _SOME = 0.5  # a value: whether a metric is defined does not depend on it
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPart:
-    """The samples of a requirement; of several parts, those that say least about their metric."""
+    """The samples of a requirement; if it is about several parts, those that say least about their metric."""
 
     kinds: Kinds
-    worth: int  # independent samples that they are worth at least; as many as they are without groups
+    worth: int  # independent samples that they are worth at least; without groups, their number
     defined: bool  # whether they have the metric
-    groups: int | None = None  # that they are of
+    groups: int | None = None  # that they are in
     name: str | None = None  # None: they are all samples
     among: int = 1  # parts that have the metric, whose intervals have to hold together
-    left_out: int = 0  # parts that have it not
+    left_out: int = 0  # parts that do not have it
 
     def expected(self, plain: str, value: float, intervals: Intervals) -> Metric:
-        """What is to be expected of as many samples as they are worth; of one alone it may be anything."""
+        """What is to be expected of as many samples as they are worth; a single one may give anything."""
         whole = expected(plain, value, self.kinds, intervals)
         if not self.defined:
             return replace(whole, value=None, low=None, high=None)
@@ -53,12 +53,12 @@ def part_of(
     attacked: Sequence[int],
     intervals: Intervals,
 ) -> PlannedPart:
-    """What a bound is about. Of several parts whose metric is defined, the one that needs most samples more.
+    """What a bound is about. Of several parts whose metric is defined, the one that lacks the most samples.
 
     Args:
         bound: of a metric of all samples, or of a part of them.
         true: the value that is supposed.
-        setting: that says which samples are of which subgroup.
+        setting: says which samples are in which subgroup.
         readings: of all samples (N,).
         judged: numbers (M,) of those that the gate judges.
         attacked: numbers of those that the adversary is after.
@@ -96,7 +96,7 @@ def _parts(
                 yield replace(_part(plain, readings, judged, attacked, number, of_finding=True), name=label)
     else:
         whole = _part(plain, readings, judged, attacked, readings.positive, of_finding=False)
-        # Where a label has no sample there is no mean over the labels; see `Measurement`.
+        # If a label has no sample, there is no mean over the labels; see `Measurement`.
         several = setting.candidate.head.multilabel or len(np.unique(readings.labels[judged])) == len(labels)
         yield replace(whole, defined=whole.defined and (several or plain != "balanced_accuracy"))
 
@@ -125,6 +125,6 @@ def _part(
     )
     if part.groups is None:
         return whole
-    # How much the images of a group agree under attack is not known yet: at the worst always.
+    # How much the images of a group agree under attack is not known yet: in the worst case always.
     sizes = group_sizes(part.groups[which])[1]
     return replace(whole, worth=max(1, floor(kish_size(sizes))) if samples else 0, groups=len(sizes))

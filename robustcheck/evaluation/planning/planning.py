@@ -55,7 +55,7 @@ def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: 
     Args:
         policy: what is asked.
         margin: how far from its bound, on its good side, each metric's true value is supposed to be.
-        power: how likely a gate whose metrics have these values is to pass, at least, with the samples that it needs.
+        power: with the samples that it needs, a gate with these true values passes with at least this probability.
         progress: told how far loading is.
 
     Raises:
@@ -101,7 +101,7 @@ class _Planner:
     watch: Stopwatch
 
     def gate(self, gate: Gate) -> GatePlan:
-        """One gate; what keeps it from being evaluated is said, as its result would say it."""
+        """One gate; if it cannot be evaluated, the reason is that of its result."""
         budget = gate.epsilon or gate.size
         planned = GatePlan(
             id=gate.id,
@@ -118,7 +118,7 @@ class _Planner:
                 if gate.attack is None:
                     return planned
                 if not scope.attacked:
-                    return replace(planned, notes=("no sample is right and of the kind that its goal is about",))
+                    return replace(planned, notes=("no sample that its goal is about is read correctly",))
                 costed = self._costed(gate, scope, planned)
                 return replace(costed, notes=(*self._vacuous(gate, scope, intervals), *costed.notes))
         except EvaluationError as error:
@@ -126,7 +126,7 @@ class _Planner:
 
     def _scope(self, gate: Gate) -> _Scope:
         setting = self.setting
-        # The area of a finding is measured where images are looked at once, and as they are.
+        # The area of a finding is measured if images are looked at once, and as they are.
         seen = gate.attack is None or (setting.candidate.randomness is None and gate.conditions is None)
         known = seen and not isinstance(gate.attack, PatchSpec)
         probabilities = most_adverse_of_findings(setting, [], {}) if known else None
@@ -194,7 +194,7 @@ class _Planner:
         )
 
     def _notes(self, bound: Bound, true: float, part: PlannedPart, needed: int | None) -> Iterator[str]:
-        """What is to be said of a requirement beside its numbers."""
+        """What to say about a requirement besides its numbers."""
         metric, never = bound.of[1], never_met(bound, self.setting.rule)
         if part.among > 1:
             how = "least certain" if metric in NO_RATES else "smallest"
@@ -205,13 +205,13 @@ class _Planner:
         if not part.defined:
             yield "undefined on these samples"
         if part.worth == 1 < part.kinds.samples:
-            yield "all of one group, and so worth one sample" if part.groups == 1 else "worth one independent sample"
+            yield "all of one group, so worth one sample" if part.groups == 1 else "worth one independent sample"
         if metric in PREDICTIVE and part.defined and not never:
             yield predictive(metric, true, part.kinds).note
         if never:
             yield f"no number of samples shows {bound.metric} {bound} with confidence"
         elif not math.isclose(abs(true - bound.value), self.margin):
-            yield f"{true:g} is supposed: no true value is {self.margin:g} from the bound"
+            yield f"{true:g} is assumed: no true value is {self.margin:g} from the bound"
         if part.defined and needed is None and not never:
             yield f"more than {MAX_APPROXIMATE if metric in NO_RATES else MAX_SAMPLES:,} samples are needed"
 
@@ -233,7 +233,7 @@ class _Planner:
 
 
 def _already(bound: Bound, clean: Metric, rule: Rule) -> tuple[str, ...]:
-    """What the unattacked metric says: an attack leaves no more of it."""
+    """What the unattacked metric shows already: an attack leaves no more of it."""
     if clean.value is None or clean.low is None or not bound.at_least:
         return ()
     if not bound.met_by(clean.value):

@@ -1,9 +1,9 @@
-"""How many samples a requirement on a rate needs: so many that its rule says yes with a given power.
+"""How many samples a requirement on a rate needs for its rule to say yes with a given power.
 
-Of n samples whose true rate is supposed, the hits are Bin(n, rate), and the rule says yes from some number of them on;
-so the power is a tail of that distribution, and no approximation. It is no monotone function of n but a saw-tooth,
-because hits are whole: it rises with n, and falls whenever the rule wants one hit more. What is needed is therefore the
-smallest n from which on the power is never too small again, and not the first tooth that reaches it.
+With the supposed true rate, the hits of n samples are Bin(n, rate), and the rule says yes from some number of hits on.
+So the power is exactly a tail of that distribution. It is not monotone in n but a saw-tooth, because hits are whole: it
+rises with n, and falls whenever the rule wants one hit more. What is needed is therefore the smallest n from which on
+the power is never too small again, not the first tooth that reaches it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.policy import Bound
 
 MAX_SAMPLES = 10_000_000  # samples that are asked about
-_DIGITS = 12  # that sums of decimals are right to
+_DIGITS = 12  # to which sums of decimals are right
 _FINER = 1.02  # ratio of the numbers of samples that are tried first
-_AROUND = 4  # hits, from what the normal law wants to what the interval does, and a little more
-_TEETH = 32  # over the margin, 16 times as far as the last failure should be from the one before; see `needed`
+_AROUND = 4  # hits between what the normal law and the interval want, and a little more
+_TEETH = 32  # divided by the margin: 16 times how far apart the last two failures should be; see `needed`
 
 
 def supposed(bound: Bound, margin: float) -> float:
@@ -32,7 +32,7 @@ def supposed(bound: Bound, margin: float) -> float:
 
 
 def never_met(bound: Bound, rule: Rule) -> bool:
-    """Whether no number of samples is enough: no interval of finitely many lies wholly at the end of the range."""
+    """Whether no number of samples is enough: no finite sample's interval lies wholly at the end of the range."""
     return rule == "confident" and bound.value == (1.0 if bound.at_least else 0.0)
 
 
@@ -46,7 +46,7 @@ class Power:
     intervals: Intervals
 
     def at(self, samples: np.ndarray) -> np.ndarray:
-        """How likely (N,) so many samples (N,), 1 or more, meet the bound."""
+        """How likely (N,) it is that so many samples (N,), 1 or more, meet the bound."""
         wanted = self.needed_hits(samples)
         rate = self.true if self.bound.at_least else 1 - self.true
         # P(Bin(n, p) >= k) is the regularised incomplete beta function Iₚ(k, n - k + 1), for k of 1 to n.
@@ -57,7 +57,7 @@ class Power:
     def needed_hits(self, samples: np.ndarray) -> np.ndarray:
         """How many good samples (N,), of so many (N,), make the rule say yes; one more than that if it never does.
 
-        Good are hits where the bound is a least one, and misses where it is a largest one.
+        Hits are good if the bound is a lower one, misses if it is an upper one.
         """
         too_few, enough = self._bracket(samples)
         while (enough - too_few > 1).any():
@@ -67,7 +67,7 @@ class Power:
         return enough
 
     def _bracket(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers (N,) of good samples that are too few, and that are enough; close, where the normal law is close."""
+        """Numbers (N,) of good samples that are too few, and enough; near each other if the normal law is close."""
         share = self.bound.value if self.bound.at_least else 1 - self.bound.value
         quantile = float(ndtri((1 + self.intervals.confidence) / 2)) if self.rule == "confident" else 0.0
         guess = samples * share + quantile * np.sqrt(samples * share * (1 - share))
@@ -87,8 +87,8 @@ class Power:
     def needed(self, power: float) -> int | None:
         """The smallest number of samples from which on the power is at least this; None if more than `MAX_SAMPLES`.
 
-        Numbers 2 % apart are tried up to that; then every one from the last that fails on, until none has failed for as
-        long as a tooth can matter. A tooth is as high as one number of hits is likely, φ(z) / √(n p (1 - p)), and a
+        Numbers 2 % apart are tried up to that; then every one after the last failure, until none has failed for as long
+        as a tooth can matter. A tooth is as high as one number of hits is likely, φ(z) / √(n p (1 - p)), and a
         sample more raises the power by φ(z) margin / 2 √(n p (1 - p)): after 2 / margin of them it is above the tooth.
         """
         if never_met(self.bound, self.rule):

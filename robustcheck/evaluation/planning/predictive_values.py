@@ -1,7 +1,7 @@
 """Predictive values before anything is attacked: which sensitivity and specificity are supposed, and how sure they are.
 
-A predictive value does not say which rates it is made of. Equal ones are supposed; where these would be worse than
-chance, because nearly any rates give more than is supposed, the rate that matters less stays as it is on clean images.
+A predictive value does not say which rates it is made of. Equal rates are supposed. If these would be worse than
+chance, because nearly any rates give more than is supposed, the rate that matters less stays as on clean images.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Predictive:
 
     @property
     def _equal(self) -> float:
-        """What both rates are where they are equal: r prior / (r prior + (1 - r) (1 - prior)) = value."""
+        """What both rates are if they are equal: r prior / (r prior + (1 - r) (1 - prior)) = value."""
         value, prior = self.value, self._prior
         return value * (1 - prior) / (value * (1 - prior) + (1 - value) * prior) if 0 < value < 1 else value
 
     @property
     def _rates(self) -> tuple[float, float]:
-        """The share that is found of what is predicted, and the share that is spared of the rest."""
+        """The share found of what is predicted, and the share spared of the rest."""
         equal, value, prior = self._equal, self.value, self._prior
         found = 0.0 if self.clean is None else self.clean[0 if self.metric == "ppv" else 1]
         if equal >= _CHANCE or not value or not found:
@@ -59,12 +59,12 @@ class Predictive:
         """What is supposed, for people."""
         sensitivity, specificity = self.rates
         if sensitivity == specificity:
-            return f"supposed: sensitivity and specificity {sensitivity:.3f}"
-        better = "whatever is better than chance has more"
-        return f"supposed: sensitivity {sensitivity:.3f} and specificity {specificity:.3f}; {better}"
+            return f"assumed: sensitivity and specificity {sensitivity:.3f}"
+        better = "anything better than chance has more"
+        return f"assumed: sensitivity {sensitivity:.3f} and specificity {specificity:.3f}; {better}"
 
     def expected(self, positives: int, negatives: int, intervals: Intervals) -> Metric:
-        """The metric of so many samples, whose hits need not be whole: rounded ones would have another value."""
+        """The metric of so many samples; hits need not be whole, because rounded ones would give another value."""
         undefined = Metric(value=None, samples=positives + negatives, confidence=intervals.confidence)
         if not positives or not negatives:
             return undefined
@@ -80,7 +80,7 @@ class Predictive:
         )
 
     def _of(self, rates: np.ndarray) -> Fraction | None:
-        """What sensitivity and specificity (2,) make."""
+        """The predictive value from sensitivity and specificity (2,)."""
         sensitivity, specificity = (Fraction(float(rate)) for rate in rates)
         found, spared = (sensitivity, specificity) if self.metric == "ppv" else (specificity, sensitivity)
         return bayes(found, spared, Fraction(self._prior))

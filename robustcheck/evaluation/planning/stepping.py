@@ -49,7 +49,7 @@ def following(
     attack: GradientAttack,
     ball: Ball,
 ) -> Turn:
-    """Asks for a gradient, over looks if there are several, and makes the attack's step."""
+    """Asks for a gradient, averaged over looks if there are several, and makes the attack's step."""
 
     def turn(images: torch.Tensor, labels: torch.Tensor) -> int:
         given, at = (images, labels, labels, attack.objective), torch.zeros_like(labels)

@@ -1,4 +1,4 @@
-"""How long a gate takes if no sample breaks: what it costs, times what its own steps take on this machine."""
+"""How long a gate takes if no sample breaks: its cost, times how long its own steps take on this machine."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """How many samples a gate sends through the network, at most: from its policy alone, before anything is searched.
 
 What a search costs on a sample that holds is known beforehand: all steps of all restarts, and the looks at where they
-ended. A sample that breaks costs less. Only one thing can cost more: a point that the search sees read wrongly, and the
-artefact, asked about the image as it would be stored, does not. That is `refuted`, which is rare: it counts in what is
-the most, and not in the time.
+ended. A sample that breaks costs less. Only one thing can cost more: a point that is misread in the search but not by
+the artefact, once the image is as it would be stored. Such points (`refuted`) are rare: they count towards the maximum,
+but not towards the time.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Bill:
     """What a gate costs."""
 
     holding: Work  # if all samples hold
-    refuted: Work = Work()  # beside it, if as much is refuted as can be
+    refuted: Work = Work()  # in addition, if as much is refuted as can be
     models: int = 1  # that are asked for each gradient
 
     @property
     def forward(self) -> int:
-        """Samples through the network at most, as `Cost.forward` counts them: a gradient is a forward pass too."""
+        """Samples through the network at most, as in `Cost.forward`: a gradient is a forward pass too."""
         every = self.holding + self.refuted
         return every.forward + every.query + self.gradient
 
@@ -101,7 +101,7 @@ class LookCounts:
 
 
 def column(attack: GradientAttack | QueryAttack, search: Search) -> Literal["gradient", "exact", "query"]:
-    """Where its steps count, of `Work`'s."""
+    """Which of `Work`'s numbers its steps count in."""
     if isinstance(attack, QueryAttack):
         return "query"
     return "exact" if search.follows_artefact(attack) else "gradient"
@@ -127,8 +127,8 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
     gate, candidate = search.gate, search.setting.candidate
     points, ends = attack.restarts * attack.steps, attack.restarts
     plain, only_ends = gate.conditions is None, gate.surrogates is not None or isinstance(gate.attack, RP2Spec)
-    # A point is judged as the nearest storable image, then as its neighbour (`GradientLoop._judge`), and where a twin
-    # was followed it is asked too. At the end so is where the last step led, beside the best point (`_judge_last`).
+    # A point is judged as the nearest storable image, then as its neighbour (`GradientLoop._judge`); if a twin was
+    # followed, it is asked too. At the end the point after the last step is judged as well (`_judge_last`).
     twice = plain and not only_ends
     beside = (1 + (candidate.network.twin is not None)) if twice else 0
     gradients = points * looks.searching
@@ -143,8 +143,8 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
             holding=Work(forward=points * looks.judging),
             refuted=Work(forward=points * (looks.most - looks.judging + beside)),
         )
-    # How far losses rose is told from clean images, which are asked about where a search sees another form than the
-    # artefact, and may begin elsewhere.
+    # How far losses rose is measured from clean images, which are asked about if a search sees another form than the
+    # artefact and may begin elsewhere.
     told = plain and candidate.randomness is None
     exact = search.follows_artefact(attack)
     asked = int(told and begins_anywhere(attack) and not candidate.asks_artefact(exact=exact))
@@ -158,9 +158,9 @@ def _following(attack: GradientAttack, search: Search, looks: LookCounts) -> Bil
 
 
 def _asking(attack: QueryAttack, search: Search, looks: LookCounts) -> Bill:
-    """A search that asks, on one sample: in each turn one image at most is judged, and where each restart ended.
+    """A search that asks, on one sample: at most one image is judged in each turn, and the end of each restart.
 
-    Where answers are drawn, it is told of counterexamples that are none as often as of others: one per turn is judged.
+    If answers are drawn, false counterexamples are reported as often as true ones: one per turn is judged.
     """
     asked, candidate = attack.queries * attack.restarts, search.setting.candidate
     twin = search.gate.queries is None and candidate.network.twin is not None

@@ -1,4 +1,4 @@
-"""What a gate's result has to have, by its policy: neither less, which may have spoken against it, nor more."""
+"""What a gate's result has to contain, by its policy: nothing missing, which may have counted against it, nor more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from robustcheck.words import listed, plural
 
 
 def of_parts(result: GateResult, standing: Standing) -> Iterator[str]:
-    """What is amiss with which controls, surrogates, patch, grid and curves there are."""
+    """Faults in which controls, surrogates, patch, grid and curves there are."""
     gate, setting = standing.gate, standing.setting
     yield from _named("controls", [one.name for one in result.controls], _controls(standing))
     for control in result.controls:
@@ -35,16 +35,16 @@ def of_parts(result: GateResult, standing: Standing) -> Iterator[str]:
     spec = gate.attack
     one_patch = isinstance(spec, PatchSpec) and (spec.universal or spec.patch is not None) and bool(standing.attacked)
     if (result.patch is not None) != one_patch:
-        yield "it states no patch, and has one for all images" if one_patch else "it states a patch, and has none"
+        yield "it states no patch, but has one for all images" if one_patch else "it states a patch, but has none"
     places = list[tuple[float, float]]()
     if isinstance(spec, RP2Spec) and standing.attacked:
         places = [(distance, angle) for distance in spec.distances for angle in spec.angles]
     if [(cell.distance, cell.angle) for cell in result.cells] != places:
-        yield f"it states a grid of {plural(len(result.cells), 'place')}, and is looked at from {len(places)}"
+        yield f"it states a grid of {plural(len(result.cells), 'place')}, but is looked at from {len(places)}"
     if result.curve and not isinstance(spec, FMNSpec):
         yield "it states a curve over budgets, which its attack does not give"
     if result.query_curve and not gate.asks:
-        yield "it states a curve over queries, and asks none"
+        yield "it states a curve over queries, but asks none"
     wanted = () if spec is None else checks_of(gate, setting.candidate.randomness)
     for name, times in Counter(check.name for check in result.health if check.name in wanted).items():
         if times > 1:
@@ -52,7 +52,7 @@ def of_parts(result: GateResult, standing: Standing) -> Iterator[str]:
 
 
 def _controls(standing: Standing) -> Sequence[str]:
-    """Names of the controls that such a gate makes."""
+    """Names of the controls that a run makes of such a gate."""
     gate = standing.gate
     if gate.attack is None or not standing.attacked:
         return ()
@@ -67,18 +67,18 @@ def _of_control(stated: Metric, standing: Standing) -> Iterator[str]:
     """What is amiss with how many samples a control is stated to have turned, whichever they are."""
     attacked, turned = len(standing.attacked), stated.successes
     if stated.samples != attacked or turned is None or not 0 <= turned <= attacked:
-        yield f"{turned} of {stated.samples} samples are stated to be turned, and {attacked} were attacked"
+        yield f"{turned} of {stated.samples} samples are stated to be turned, but {attacked} were attacked"
         return
     groups = standing.setting.groups_of(standing.attacked)
     here = standing.setting.intervals.rate(np.arange(attacked) < turned, groups)
-    if groups is not None:  # what they are worth depends on which were turned
+    if groups is not None:  # how much they are worth depends on which ones were turned
         here = replace(here, low=stated.low, high=stated.high, effective=stated.effective)
     if (sentence := differs("its success", stated, here)) is not None:
         yield sentence
 
 
 def _of_numbers(result: GateResult) -> Iterator[str]:
-    """Costs and curves that are no numbers, or less than nothing."""
+    """Faults: costs and curves that are not numbers, or negative."""
     every = {"cost": asdict(result.cost)}
     every |= {f"curve.{place}": asdict(point) for place, point in enumerate(result.curve)}
     every |= {f"query_curve.{place}": asdict(point) for place, point in enumerate(result.query_curve)}
@@ -91,15 +91,15 @@ def _of_numbers(result: GateResult) -> Iterator[str]:
 
 def _named(what: str, stated: Sequence[str], here: Sequence[str]) -> Iterator[str]:
     if list(stated) != list(here):
-        yield f"its {what} are stated as {listed(stated)}, and are {listed(here)}"
+        yield f"its {what} are stated as {listed(stated)}, but are {listed(here)}"
 
 
 def of_stop(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
-    """What is amiss with where a gate says that it stopped."""
+    """Faults in where a gate states that it stopped."""
     stopped, of = result.stopped, len(setting.order)
     if not may_stop(gate, setting):
         if stopped is not None:
-            yield f"it is stated to have stopped with {stopped.needed} of {stopped.of} samples, and is to go on"
+            yield f"it is stated to have stopped with {stopped.needed} of {stopped.of} samples, but should have gone on"
     elif stopped is None:
         if result.samples:
             yield "it does not state with how many samples it was decided"
@@ -109,14 +109,14 @@ def of_stop(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
         decided = "" if stopped.decided else "not "
         yield (
             f"it is stated to be {decided}decided by the rule {stopped.rule} with {stopped.needed} of {stopped.of} "
-            f"samples, which under stop: {setting.stop} and of {of} cannot be"
+            f"samples, which cannot be under stop: {setting.stop} with {of} samples"
         )
 
 
 def of_decision(result: GateResult, standing: Standing) -> Iterator[str]:
-    """What is amiss with a gate that says that it was decided before its last sample, and by its samples was not.
+    """The fault of a gate that states that it was decided before its last sample, but by its samples was not.
 
-    Where areas are required, that rests on scores that are not all stated; where a candidate draws, on how it read the
+    If areas are required, that depends on scores that are not all stated; if a candidate draws, on how it read the
     samples that are not listed.
     """
     gate, setting, stopped = standing.gate, standing.setting, result.stopped
@@ -129,8 +129,8 @@ def of_decision(result: GateResult, standing: Standing) -> Iterator[str]:
         standing,
         judged=setting.order,
         attacked=setting.order[attackable[setting.order]].tolist(),
-        controlled=(),  # which come afterwards
+        controlled=(),  # these come afterwards
         rule=setting.rule,
     )
     if not is_decided(known, stopped.needed):
-        yield f"it is stated to be decided with {plural(stopped.needed, 'sample')}, and by what it states is not"
+        yield f"it is stated to be decided with {plural(stopped.needed, 'sample')}, but by what it states it is not"

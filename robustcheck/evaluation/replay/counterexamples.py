@@ -1,7 +1,7 @@
 """Counterexamples of gates that share them, each read once: its file, where it lies, and how the candidate reads it.
 
-All that follows from a file and its sample alone, and what each gate states of it is compared with that. No more images
-are held at a time than the candidate is asked about together.
+This depends only on the file and its sample, and is compared with what each gate states about it. No more images are
+held at a time than the candidate is asked about together.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from robustcheck.threats import Ball
 from robustcheck.words import shown
 
 ReadStored = Callable[[str, int], np.ndarray | None]
-"""Reads the stored integers (C, H, W) of a counterexample: its file, as the report names it, and how many they are at
-most. None if it is not there, or no stored image."""
+"""Reads the stored integers (C, H, W) of a counterexample, given its file, as the report names it, and the most
+integers that it may have. None if it is not there, or is not a stored image."""
 
-DRAWS = "the candidate draws, and reads an image differently each time"
+DRAWS = "the candidate draws, so it reads an image differently each time"
 
 _Named = tuple[int, str | None]  # a sample's number in the data, and the file that is named as its counterexample
 
 
 @dataclass(kw_only=True, eq=False)
 class Stated:
-    """What a report states of a gate's counterexamples, and what came of that."""
+    """What a report states about a gate's counterexamples, and what came of checking it."""
 
     gate: Gate
     patch: Patch | None  # the one that it judged
@@ -64,24 +64,24 @@ class _Claim:
 
 
 class Reader:
-    """Reads the counterexamples of gates that share them: but for budgets, their adversaries want and know the same.
+    """Reads the counterexamples of gates that share them: except for budgets, their adversaries want and know the same.
 
     Args:
-        gates: that share them; one that shares nothing is alone.
+        gates: that share them; a gate that shares nothing is alone.
         setting: of the policy.
         stored: reads files.
     """
 
     def __init__(self, gates: Sequence[Stated], setting: Setting, stored: ReadStored) -> None:
         self._gates, self._setting, self._stored = gates, setting, stored
-        self._gate = gate = gates[0].gate  # as any other of them, but for its budget
+        self._gate = gate = gates[0].gate  # they differ only in their budgets
         goal, maximum = goal_of(gate, setting), setting.samples.maximum
         self._viewer: Viewer = viewer_of(gate, setting.candidate, goal, maximum=maximum)
         # Patches lie anywhere; the counterexamples of all other attacks have to lie near their samples.
         near = [one for one in gates if one.gate.attack is not None and one.gate.size is None]
         balls = [(one, ball_of_gate(one.gate, setting)) for one in near]
         self._balls: list[tuple[Stated, Ball]] = sorted(balls, key=lambda one: one[1].levels)
-        self._not_read = ""  # why one more look at a counterexample would show nothing; "": it shows all
+        self._not_read = ""  # why another look at a counterexample would show nothing; "": it shows everything
         if gate.conditions is not None and not isinstance(gate.attack, RP2Spec):
             self._not_read = "they hold on a share of looks, each under conditions of its own"
         elif setting.candidate.randomness is not None:
@@ -96,7 +96,7 @@ class Reader:
         return len(self._of_image)
 
     def read(self) -> Iterator[int]:
-        """Read them, and note what is amiss with them at their gates; yields how many images were read since.
+        """Read them, and note faults with their gates; yields how many images were read since the last yield.
 
         Raises:
             DataError: the policy names a patch whose file is not there, or none that fits.
@@ -105,7 +105,7 @@ class Reader:
         for one in self._gates:
             one.not_read = self._not_read if one.rows else ""
             one.amiss += [] if patched is None else patched.faults_of_given(one.patch)
-        # Sample by sample: where one has several, its clean image is decoded once for those that are read together.
+        # Sample by sample: if one has several, its clean image is decoded once for those that are read together.
         every = sorted(self._of_image, key=lambda named: named[0])
         limit = max(1, self._setting.candidate.chunks.limit // self._viewer.at_once)
         for alike in batches(every, lambda named: self._setting.samples.shape_of(named[0]), limit):
@@ -145,7 +145,7 @@ class Reader:
     def _with_their_file(
         self, claims: Sequence[_Claim], image: np.ndarray | None, shape: tuple[int, ...]
     ) -> list[_Claim]:
-        """Claims about one file whose image is what they state, and an image as samples are."""
+        """Claims about one file whose image is the one that they state, with the shape and levels of samples."""
         sha256 = None if image is None else pixels_sha256(image)
         of_samples = image is not None and image.shape == shape and int(image.max()) <= self._setting.samples.maximum
         for claim in claims:
@@ -154,11 +154,11 @@ class Reader:
             elif claim.outcome.sha256 != sha256:
                 claim.amiss("the pixels in its file are not those whose digest the report states")
             elif not of_samples:
-                claim.amiss("its counterexample has another shape, or other levels, than samples have")
+                claim.amiss("its counterexample has another shape, or other levels, than the samples")
         return [claim for claim in claims if of_samples and claim.outcome.sha256 == sha256]
 
     def _compare_clean(self, claims: Sequence[_Claim], clean: np.ndarray) -> None:
-        """Compare the picture that a page shows beside a file, where there is one."""
+        """Compare the clean picture that a page shows beside a file, if there is one."""
         for name in claims[0].outcome.clean_files:
             shown_beside = self._stored(name, clean.size)
             if shown_beside is not None and not np.array_equal(shown_beside, clean):
@@ -166,7 +166,7 @@ class Reader:
                     claim.amiss(f"the clean image in {shown(name)} is not the sample's")
 
     def _compare_distances(self, claims: Sequence[_Claim], levels: torch.Tensor, clean: torch.Tensor) -> None:
-        """Compare where images lie. All balls are of one norm: who lies in one lies in every larger one."""
+        """Compare distances. All balls have one norm: an image in one lies in every larger one."""
         if not self._balls:
             return
         distances, inside = self._balls[0][1].distance(levels, clean).tolist(), set[int]()
@@ -176,10 +176,10 @@ class Reader:
             for claim in own:
                 distance, stated = distances[claim.row], claim.outcome.distance_levels
                 if claim.row not in inside or not distance:
-                    claim.amiss(f"its counterexample lies outside of the budget, {distance:g} levels off")
+                    claim.amiss(f"its counterexample lies outside the budget, {distance:g} levels off")
                 elif stated is None or not math.isclose(distance, stated, rel_tol=REL_TOLERANCE):
                     told = "nothing" if stated is None else f"{stated:g}"
-                    claim.amiss(f"its counterexample lies {distance:g} levels off, and the report says {told}")
+                    claim.amiss(f"its counterexample lies {distance:g} levels off, but the report says {told}")
 
     def _compare_readings(self, claims: Sequence[_Claim], places: Sequence[int], levels: torch.Tensor) -> None:
         """Compare how the candidate reads them."""
@@ -188,18 +188,18 @@ class Reader:
         none = torch.zeros(len(levels), dtype=torch.int64, device=candidate.device)  # a look that is not drawn
         seen = self._viewer(images, labels.to(candidate.device), Draws(keys=none), none)
         names, wanted = [candidate.head.name(one) for one in seen.decision.tolist()], seen.wanted.tolist()
-        once = seen.score if isinstance(self._viewer, Once) else None  # means over looks are of looks that were drawn
+        once = seen.score if isinstance(self._viewer, Once) else None  # means over looks are over looks that were drawn
         scores = [None] * len(levels) if once is None else once.tolist()
         for claim in claims:
             claim.by.read += 1
             name, score, stated = names[claim.row], scores[claim.row], claim.outcome.score
             if name != claim.outcome.attacked:
-                claim.amiss(f"its counterexample is read as {name}, and the report says {claim.outcome.attacked}")
+                claim.amiss(f"its counterexample is read as {name}, but the report says {claim.outcome.attacked}")
             elif not wanted[claim.row]:
                 claim.amiss(f"its counterexample is read as {name}, which is not what the adversary wants")
             elif score is not None and not _alike(score, stated):
                 told = "nothing" if stated is None else f"{stated:.4g}"
-                claim.amiss(f"its counterexample has the score {score:.4g}, and the report says {told}")
+                claim.amiss(f"its counterexample has the score {score:.4g}, but the report says {told}")
 
 
 def _inside(ball: Ball, levels: torch.Tensor, clean: torch.Tensor, rows: list[int]) -> set[int]:
@@ -209,5 +209,5 @@ def _inside(ball: Ball, levels: torch.Tensor, clean: torch.Tensor, rows: list[in
 
 
 def _alike(score: float, stated: float | None) -> bool:
-    """Whether a score is as it is stated, which one that is no number is not."""
+    """Whether a score is as stated; one that is not a number is stated as none."""
     return not math.isfinite(score) if stated is None else abs(score - stated) <= NEAR

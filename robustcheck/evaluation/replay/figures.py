@@ -1,4 +1,4 @@
-"""Metrics as they are stated, beside what is counted again; areas under attack beside the most that they may be."""
+"""Compares stated metrics with what is counted again, and areas under attack with the most that they may be."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def compared_metrics(
     *,
     drawn: bool,
 ) -> Iterator[str]:
-    """What is amiss with metrics. Areas of a candidate that draws follow from draws of its own, and are not compared.
+    """What is amiss with metrics. Areas of a candidate that draws follow from its own draws and are not compared.
 
     Args:
-        here: as they are counted again; areas are the largest that they may be.
+        here: as counted again; areas are the largest that they may be.
         stated: in the report.
         areas: what measures them on all samples (""), and on each part; None if areas are known exactly.
         intervals: that metrics have.
         drawn: whether the candidate draws.
     """
-    yield from (f"{name} is stated, and is none of this gate's metrics" for name in stated if name not in here)
+    yield from (f"{name} is stated, but is not one of this gate's metrics" for name in stated if name not in here)
     for name, metric in here.items():
         if drawn and is_area(name):
             continue
         told = stated.get(name)
         if areas is not None and is_area(name):
-            if told is not None:  # of searches that others stand for, scores are not known
+            if told is not None:  # if other searches stand for its own, scores are not known
                 yield from _beyond(name, told, metric, areas, intervals)
         elif told is None:
             yield f"{name} is not stated"
@@ -54,26 +54,26 @@ def compared_metrics(
 def _beyond(name: str, told: Metric, most: Metric, areas: Mapping[str, Measure], intervals: Intervals) -> Iterator[str]:
     """What is amiss with a stated area, given the largest that it may be and the least that such an area varies.
 
-    With other scores another part may be the worst of all.
+    With other scores, another part may be the worst of all.
     """
     if told.value is None or most.value is None or not 0 <= told.value <= most.value + REL_TOLERANCE:
         if told.value is not most.value:
-            yield f"{name} is stated as {told.value}, and is at most {most.value} with the scores that are known"
+            yield f"{name} is stated as {told.value}, but is at most {most.value} with the scores that are known"
         return
     if told.confidence != most.confidence:
-        yield f"the interval of {name} is stated to hold with {told.confidence}, and does with {most.confidence}"
+        yield f"the interval of {name} is stated to hold with {told.confidence}, but holds with {most.confidence}"
     worst = name.partition(".")[0] in (WORST_FINDING, WORST_SUBGROUP)
     measure = areas.get(told.slice or "") if worst or told.slice == most.slice else None
     steadiest = None if measure is None else measure(replace(intervals, area=told.value))
     if steadiest is None or _number(told) != _number(steadiest):
-        yield f"{name} is stated about other samples than it is"
+        yield f"{name} is stated about other samples than it is about"
     elif not _holds(told, steadiest.low):
         begins = "not known" if steadiest.low is None else f"{min(steadiest.low, told.value):.6g} or lower"
-        yield f"the interval of {name} is stated as {told.low} to {told.high}, and is one around it from {begins}"
+        yield f"the interval of {name} is stated as {told.low} to {told.high}, but is one around it from {begins}"
 
 
 def _holds(told: Metric, most_low: float | None) -> bool:
-    """Whether the interval that is stated of an area is about its value, and begins no higher than it may."""
+    """Whether an area's stated interval contains its value and begins no higher than it may."""
     if told.low is None or told.high is None or told.value is None or most_low is None:
         return told.low is told.high is most_low is None
     return told.low <= min(told.value, most_low) + REL_TOLERANCE and told.value <= told.high + REL_TOLERANCE
@@ -85,27 +85,27 @@ def _number(metric: Metric) -> tuple[int | None, ...]:
 
 
 def differs(name: str, told: Metric, here: Metric) -> str | None:
-    """What is stated of a metric that can be counted again, and is otherwise; None: nothing."""
+    """How what is stated about a metric differs from what is counted again; None if it does not."""
     if (told.successes, told.samples) != (here.successes, here.samples) and here.successes is not None:
         return counted(name, told, here.successes, here.samples)
     if not _same(told.value, here.value):
         is_there = here.value if here.successes is None else f"{here.successes} of {here.samples}"
-        return f"{name} is stated as {told.value}, and is {is_there}"
+        return f"{name} is stated as {told.value}, but is {is_there}"
     if told.confidence != here.confidence:
-        return f"the interval of {name} is stated to hold with {told.confidence}, and does with {here.confidence}"
+        return f"the interval of {name} is stated to hold with {told.confidence}, but holds with {here.confidence}"
     if not _same(told.low, here.low) or not _same(told.high, here.high):
-        return f"the interval of {name} is stated as {told.low} to {told.high}, and is {here.low} to {here.high}"
+        return f"the interval of {name} is stated as {told.low} to {told.high}, but is {here.low} to {here.high}"
     if not _same(told.effective, here.effective):
-        return f"{name} is stated to rest on {told.effective} independent samples, and rests on {here.effective}"
+        return f"{name} is stated to rest on {told.effective} independent samples, but rests on {here.effective}"
     if (_number(told), told.slice) != (_number(here), here.slice):
-        return f"{name} is stated about other samples than it is"
+        return f"{name} is stated about other samples than it is about"
     return None
 
 
 def counted(name: str, metric: Metric, successes: int, samples: int) -> str:
-    """What is said of a rate that is another one by its samples."""
+    """The fault of a rate that differs from that of its samples."""
     stated = f"{metric.successes} of {metric.samples}"
-    return f"{name} is stated as {stated}, and by its samples it is {successes} of {samples}"
+    return f"{name} is stated as {stated}, but by its samples it is {successes} of {samples}"
 
 
 def _same(stated: float | None, here: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a report says of the run as a whole, compared with the policy, candidate and data that are here."""
+"""Compares what a report says about the run as a whole with the policy, candidate and data that are here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustcheck.results import AuditReport
 from robustcheck.words import shown
 
 _AS_STATED = ("environment", "policy.path", "model.notes", "started", "seconds", "interrupted")
-"""What tells of the machine and of the place and time of the run. Notes on a candidate tell of faster forms there."""
+"""Keys about the machine and about the place and time of the run. Notes on a candidate mention faster forms there."""
 
 _COMPARED_OTHERWISE = ("schema", "verdict", "policy", "not_run", "gates")
 
@@ -27,7 +27,7 @@ def as_stated(evaluation: Evaluation, report: AuditReport) -> tuple[str, ...]:
 
 
 def faults_of_report(evaluation: Evaluation, report: AuditReport) -> Iterator[str]:
-    """What is amiss with the report as a whole; its gates are the policy's."""
+    """What is amiss with the report as a whole; all its gates are among the policy's."""
     policy = evaluation.policy
     if report.policy.text not in (None, policy.text):  # whose digest was compared
         yield "its policy's text is not the one whose digest it states"
@@ -45,11 +45,11 @@ def faults_of_report(evaluation: Evaluation, report: AuditReport) -> Iterator[st
         interrupted=report.interrupted,
     )
     if here.verdict != report.verdict:
-        yield f"its verdict is {report.verdict}, and that of its gates {here.verdict}"
+        yield f"its verdict is {report.verdict}, but that of its gates is {here.verdict}"
     stated, known = _told(report), _told(here)
     for name, value in known.items():
         if stated[name] != value:
-            yield f"{name} is stated as {_short(stated[name])}, and is {_short(value)}"
+            yield f"{name} is stated as {_short(stated[name])}, but is {_short(value)}"
 
 
 def _told(report: AuditReport) -> dict[str, Any]:

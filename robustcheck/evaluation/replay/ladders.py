@@ -1,4 +1,4 @@
-"""Gates of a report beside one another: what one of them found breaks in each that may use it."""
+"""Compares gates of a report: a counterexample that one found breaks the sample in each gate that may use it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def faults_of_ladder(evaluation: Evaluation, gate_id: str, results: Mapping[str,
     stand_in = _standing_in(evaluation, ladder[: place + 1], results)
     for one in results[gate_id].samples:
         if one.status == "held" and one.evidence == "inherited" and not stand_in(one.sample):
-            yield f"{one.sample}: it is stated to have held in another gate's search, and no gate here has one"
+            yield f"{one.sample}: it is stated to have held in another gate's search, but no gate here has one"
         if one.status != "broken" and one.evidence is not None and one.sample in known:
-            yield f"{one.sample}: it is {one.status}, and {known[one.sample]} has a counterexample within this budget"
+            yield f"{one.sample}: it is {one.status}, but {known[one.sample]} has a counterexample within this budget"
         own = one.evidence == "searched"
         if one.status == "broken" and (one.found_by not in before or (one.found_by == gate_id) != own):
-            yield f"{one.sample}: what is said of who found its counterexample cannot be"
+            yield f"{one.sample}: what is said about who found its counterexample cannot be true"
 
 
 def _standing_in(
@@ -43,8 +43,8 @@ def _standing_in(
 ) -> Callable[[str], bool]:
     """Whether a search of a gate before the last one of a ladder stands for its own, by the sample's name.
 
-    A minimum-norm search stands for all budgets, also where it found something that lies too far away; others do at
-    smaller ones where they found nothing, if they are to.
+    A minimum-norm search stands for all budgets, even if what it found lies too far away; others stand for smaller ones
+    if they found nothing and the ladder descends.
     """
     *before, own = ladder
     attacks = () if own.epsilon is None else Search.of(own, evaluation.setting, shared=True).attacks
@@ -59,7 +59,7 @@ def _standing_in(
     def stands(sample: str) -> bool:
         for listed, stopped in of_each:
             one = listed.get(sample)
-            # Of those that it searched, a gate that was decided early lists only as many as that took.
+            # A gate that was decided early lists only as many of the searched samples as that took.
             if one is None and stopped is not None and stopped.decided:
                 return True
             if one is not None and (one.evidence == "searched" if one.status == "held" else nearest):

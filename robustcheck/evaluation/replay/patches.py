@@ -1,4 +1,4 @@
-"""Patches as they lie on counterexamples, and one that is given beside the file that the policy names."""
+"""Checks patches as they lie on counterexamples, and a given patch against the file that the policy names."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from robustcheck.threats.patch import PLACEMENT_DRAWS, lay
 Row = tuple[Outcome, int]
 """A broken sample, and its number in the data."""
 
-_ROUNDED = 1  # level: a patch is turned and scaled to fit, which other machines may round otherwise
+_ROUNDED = 1  # level: a patch is turned and scaled to fit, which other machines may round differently
 
 
 class Patched:
-    """A gate with a patch: whether one that is given is what is stated of it, and lies where it has to."""
+    """A gate with a patch: whether a given patch is as stated, and lies where it has to."""
 
     def __init__(self, gate: Gate, setting: Setting) -> None:
         self._task = PatchTask.of(gate, setting)
 
     @cached_property
     def _judge(self) -> Judge:
-        """Where its patches lie; of a gate that could not be evaluated there may be none."""
+        """Where its patches lie; there may be none if the gate could not be evaluated."""
         return self._task.patch_judge(discard)
 
     @cached_property
     def _given(self) -> tuple[torch.Tensor, str] | None:
-        """The patch (1, C, S, S) that the policy names, as it is laid on images, and how it came about; None: none.
+        """The patch (1, C, S, S) that the policy names, as it is laid on images, and its origin in words; None: none.
 
         Raises:
             DataError: its file is not there, or none that fits.
@@ -47,7 +47,7 @@ class Patched:
         return None if name is None else given(self._task, name)
 
     def faults_of_given(self, stated: Patch | None) -> Iterator[str]:
-        """What is amiss with what is stated of a patch that the policy names.
+        """What is amiss with what is stated about a patch that the policy names.
 
         Raises:
             DataError: its file is not there, or none that fits.
@@ -60,12 +60,12 @@ class Patched:
         here = {"sha256": pixels_sha256(stored), "side": stored.shape[-1], "origin": origin}
         for key, value in here.items():
             if (said := getattr(stated, key)) != value:
-                yield f"its patch is stated to have the {key} {said}, and the one that the policy names has {value}"
+                yield f"its patch is stated to have the {key} {said}, but the one that the policy names has {value}"
 
     def faults_of_place(self, outcome: Outcome, place: int, levels: torch.Tensor) -> Iterator[str]:
-        """What differs elsewhere than under a patch, which lies where the seed and the number of its place say.
+        """What differs outside the patch, which lies where the seed and the number of its place say.
 
-        How a patch that was trained looks is in its own file, and whether it is what lies there is not compared.
+        A trained patch is in its own file; whether it is what lies there is not compared.
 
         Args:
             outcome: of a broken sample.

@@ -1,5 +1,5 @@
-"""Whether what a report says of a gate follows from its own samples: counts, intervals, requirements, what its health
-asks for, and the verdict, made again by what makes them in a run."""
+"""Whether what a report says about a gate follows from its own samples: counts, intervals, requirements, what its
+health calls for, and the verdict, all made again by the code that makes them in a run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def faults_of_gate(
 
 
 def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: bool) -> str:
-    """Which figures of a gate are as they are stated, and why; "": none.
+    """Which figures of a gate are taken as stated, not counted again; "": none.
 
     `beside` says whether there are gates that it is compared with.
     """
@@ -66,12 +66,12 @@ def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: boo
     if setting.candidate.randomness is not None:
         figures += sorted(name for name in result.metrics if is_area(name))
     elif not _knows_scores(gate, setting):
-        figures += sorted(f"{name} (but that it is no larger)" for name in result.metrics if is_area(name))
+        figures += sorted(f"{name} (except that it is no larger)" for name in result.metrics if is_area(name))
         if any(is_area(name) for part in result.slices for name in part.metrics):
-            figures.append(f"{AREA} of parts of the samples (but that it is no larger)")
+            figures.append(f"{AREA} of parts of the samples (except that it is no larger)")
     figures += [f"{one.name} (a control)" for one in result.controls]
     if beside and is_compared(gate) and not _is_put_beside(gate, setting):
-        figures.append("how it stands beside the policy's other gates")
+        figures.append("how it compares with the policy's other gates")
     if result.stopped is not None and result.stopped.decided:
         figures.append("with which sample it was decided")
     return listed(figures) if figures else ""
@@ -84,7 +84,7 @@ def unknown_gate(policy: Policy, report: AuditReport) -> str | None:
 
 
 def is_as_asked(gate: Gate, result: GateResult, setting: Setting) -> bool:
-    """Whether attack, parameters and threat model are those of the policy's gate; one that crashed has none."""
+    """Whether attack, parameters and threat model are those of the policy's gate; a gate that crashed has none."""
     drawing = setting.candidate.randomness is not None
     limits = None if gate.attack is None else threat_of(gate, setting.samples.bits, drawing=drawing)
     asked = _plain([gate.attack_name, gate.parameters, limits])
@@ -104,7 +104,7 @@ def _about(gate: Gate, result: GateResult, setting: Setting) -> np.ndarray:
 
 
 def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[str]:
-    """What is amiss with which samples there are, and with the words in them."""
+    """What is amiss with which samples are listed, and with the labels in them."""
     names = [outcome.sample for outcome in result.samples]
     if result.verdict == "error" and not names:
         return
@@ -114,7 +114,7 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
         yield "it has a sample twice"
     about = _about(gate, result, setting)
     if len(names) != len(about):
-        yield f"it has {len(names)} samples, and is about {len(about)}"
+        yield f"it has {len(names)} samples, but is about {len(about)}"
     elif others := {known[name] for name in names if name in known} - set(about.tolist()):
         yield f"it has {setting.samples.names[min(others)]}, which is not among the samples that it is about"
     for outcome in result.samples:
@@ -122,11 +122,11 @@ def _of_samples(gate: Gate, result: GateResult, setting: Setting) -> Iterator[st
     head = setting.candidate.head
     for outcome in result.samples:
         if head.named(outcome.clean) is None or head.named(outcome.attacked) is None:
-            yield f"{outcome.sample}: it is read as what the candidate cannot say"
+            yield f"{outcome.sample}: it is read as something that the candidate cannot say"
 
 
 def _of_shares(outcome: Outcome) -> Iterator[str]:
-    """What is amiss with a sample's score and share of looks, which is none where there was no answer."""
+    """What is amiss with a sample's score and share of looks; there is none if there was no answer."""
     for key, stated in (("score", outcome.score), ("share", outcome.share)):
         none = stated is None or (math.isnan(stated) and outcome.attacked == NO_ANSWER_NAME)
         if not none and not 0 <= (stated or 0) <= 1:
@@ -134,7 +134,7 @@ def _of_shares(outcome: Outcome) -> Iterator[str]:
 
 
 def _of_figures(result: GateResult, standing: Standing) -> Iterator[str]:
-    """What is amiss with metrics, of all samples and of parts of them."""
+    """What is amiss with metrics, of all samples and of their parts."""
     gate, setting = standing.gate, standing.setting
     for name, (successes, samples) in _by_status(gate, result, setting).items():
         metric = result.metrics.get(name)
@@ -150,7 +150,7 @@ def _of_figures(result: GateResult, standing: Standing) -> Iterator[str]:
     yield from compared_metrics(every, result.metrics, None if exact else measures, intervals, drawn=drawn)
     here = {_part(one): one.metrics for one in measured.slices()}
     stated = {_part(one): one.metrics for one in result.slices}
-    yield from (f"{part} is stated, and is no part of this gate's samples" for part in stated if part not in here)
+    yield from (f"{part} is stated, but is no part of this gate's samples" for part in stated if part not in here)
     kinds, kinds_here = (
         Counter((one.kind, _part(one)) for one in parts) for parts in (result.slices, measured.slices())
     )
@@ -166,7 +166,7 @@ def _part(part: Slice) -> str:
 
 
 def _knows_scores(gate: Gate, setting: Setting) -> bool:
-    """Whether all scores that areas follow from are stated."""
+    """Whether all scores that areas depend on are stated."""
     return gate.attack is None and not setting.candidate.head.multilabel
 
 
@@ -183,7 +183,7 @@ def _by_status(gate: Gate, result: GateResult, setting: Setting) -> dict[str, tu
 
 
 def _beside_others(result: GateResult, others: Sequence[GateResult], standing: Standing) -> Iterator[str]:
-    """What is amiss with how a gate that passes stands beside those whose adversaries may do no more."""
+    """What is amiss with how a passing gate compares with those whose adversaries may do no more."""
     gate, setting = standing.gate, standing.setting
     passed = result.verdict in ("pass", "inconclusive")
     if not (passed and others and _is_put_beside(gate, setting) and is_as_asked(gate, result, setting)):
@@ -203,37 +203,37 @@ def _beside_others(result: GateResult, others: Sequence[GateResult], standing: S
         if (check.name, check.outcome) not in told:
             yield f"its health check {check.name} is not stated as {check.outcome}: {check.evidence}"
     if beside.verdict != result.verdict:
-        yield f"its verdict is {result.verdict}, and beside other gates it is {beside.verdict}: {beside.error}"
+        yield f"its verdict is {result.verdict}, but beside other gates it is {beside.verdict}: {beside.error}"
 
 
 def _is_put_beside(gate: Gate, setting: Setting) -> bool:
-    """Whether a gate is compared with others, and how it would be judged then is known from what is stated."""
+    """Whether a gate is compared with others, and what is stated suffices to judge it then."""
     known = not setting.candidate.head.multilabel and not any(is_area(bound.metric) for bound in gate.bounds)
     return is_compared(gate) and known
 
 
 def _of_verdict(gate: Gate, result: GateResult, setting: Setting, standing: Standing | None) -> Iterator[str]:
-    """What is amiss with requirements and verdict, by what is stated as measured; what is an error passes nothing."""
+    """What is amiss with requirements and verdict, given what is stated as measured; an error passes nothing."""
     if result.verdict == "error":
         if result.error is None:
-            yield "its verdict is error, and it does not say why"
+            yield "its verdict is error, but it does not say why"
         return
     if result.error is not None:
-        yield f"its verdict is {result.verdict}, and it says why that is an error"
+        yield f"its verdict is {result.verdict}, but it gives a reason for an error"
     stopped = result.stopped if may_stop(gate, setting) else None
     decided = stopped is not None and stopped.decided
     unattacked = gate.attack is not None and not any(outcome.evidence for outcome in result.samples)
     certain = decided and setting.stop == "determined"  # whatever would have followed
     if unattacked and result.verdict in ("pass", "inconclusive") and not certain:
-        yield f"its verdict is {result.verdict}, and nothing was attacked"
+        yield f"its verdict is {result.verdict}, but nothing was attacked"
     met = compare(gate.bounds, result.metrics, "confident" if decided and setting.stop == "early" else setting.rule)
     if met != result.requirements:
         yield "its requirements are not those of the policy, compared with what is stated as measured"
     elif result.verdict != (verdict := judge(met, result.metrics)):
-        yield f"its verdict is {result.verdict}, and by its requirements it is {verdict}"
+        yield f"its verdict is {result.verdict}, but by its requirements it is {verdict}"
     elif standing is not None and gate.attack is not None:
         undercut = next((one.message for one in result.findings if one.code == "undercut-by-control"), None)
         vacuous = vacuous_in(standing) if verdict == "pass" else None
         verdict, why = judged_as(standing, verdict, result.metrics, result.health, undercut, vacuous)
         if why is not None:
-            yield f"its verdict is {result.verdict}, and with what it states it is {verdict}: {why}"
+            yield f"its verdict is {result.verdict}, but with what it states it is {verdict}: {why}"

@@ -1,10 +1,10 @@
 """A report's evidence, read again: counterexamples that do not rest on the run that found them.
 
-Nothing is searched. Of each broken sample the stored image is compared with its digest, its distance is measured from
+Nothing is searched. For each broken sample, the stored image is compared with its digest, its distance is measured from
 the sample in the data, and the artefact reads it (`counterexamples`). Clean readings are compared too, figures are
-counted and gates judged again (`recounting`), each gate is put beside those that it shares counterexamples with
-(`ladders`), and what is said of policy, candidate and data is compared (`heading`). That a sample held is not shown by
-this: for that, the policy has to be run again.
+counted and gates judged again (`recounting`), each gate is compared with those that share its counterexamples
+(`ladders`), and so is what is said about policy, candidate and data (`heading`). None of this shows that a sample held:
+for that, the policy has to be run again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
         progress: told how far it is.
 
     Raises:
-        ReportError: it is about another policy, candidate or data, or has a gate that its policy has not.
+        ReportError: it is about another policy, candidate or data, or has a gate that its policy does not have.
         EvaluationError: candidate or data cannot be loaded, or the candidate fails.
     """
     _same("policy", report.policy.sha256, policy.sha256)
@@ -58,7 +58,7 @@ def replay(policy: Policy, report: AuditReport, stored: ReadStored, *, progress:
     _same("candidate", *(one.sha256 if one else None for one in (report.model, evaluation.model)))
     _same("data", *(one.sha256 if one else None for one in (report.data, evaluation.data)))
     if (name := unknown_gate(policy, report)) is not None:
-        raise ReportError(f"the report has a gate {name}, which its policy has not")
+        raise ReportError(f"the report has a gate {name}, which its policy does not have")
     worded = report.environment.get("robustcheck") == version("pytest-robustcheck")
     tell, found = progress or silent, list[tuple[GateReplay, Stated]]()
     gates, results = {gate.id: gate for gate in policy.gates}, {result.id: result for result in report.gates}
@@ -98,13 +98,13 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
         raise ReportError("the report is about no candidate: none was loaded, and nothing was attacked")
     home = (policy.folder / policy.model.path).parent
     for stated in report.model.files:
-        # Files are named from the folder as it is written, so `../` does not follow the link that it may be.
+        # File names start from the folder as it is written, so `../` must not follow a link.
         file = Path(os.path.abspath(home / stated.path))  # noqa: PTH100 - resolving follows it
         if not file.is_file():  # reading a pipe would not end
             here = "no file"
         elif (size := file.stat().st_size) != stated.bytes:  # nor would reading some that the system makes
             here = f"another, of {size:,} bytes"
-        else:  # of a file of the system its size says nothing: what has none is not read
+        else:  # the size of a system's own file means nothing: one without a size is not read
             here = digest([file], home)[1][0].sha256 if size else hashlib.sha256().hexdigest()
         if here != stated.sha256:
             raise ReportError(
@@ -116,7 +116,7 @@ def _same_files(policy: Policy, report: AuditReport) -> None:
 def _counted_again(
     gate: Gate, result: GateResult, others: Sequence[GateResult], setting: Setting, *, worded: bool
 ) -> tuple[GateReplay, Stated]:
-    """What came of a gate before its counterexamples are read, and what is stated of those."""
+    """What came of a gate before its counterexamples are read, and what is stated about these."""
     amiss, rows = list(faults_of_gate(gate, result, others, setting, worded=worded)), list[Row]()
     numbers = {name: place for place, name in enumerate(setting.samples.names)}
     for outcome in result.samples:
@@ -139,7 +139,7 @@ def _counted_again(
 
 
 def _read_again(every: Sequence[Stated], evaluation: Evaluation, stored: ReadStored, tell: Listener) -> None:
-    """Read the counterexamples of all gates, those of gates that share them once."""
+    """Read the counterexamples of all gates; those that gates share only once."""
     families, done = dict[str, list[Stated]](), 0
     for one in every:
         families.setdefault(evaluation.family(one.gate.id)[0].id, []).append(one)
@@ -152,10 +152,10 @@ def _read_again(every: Sequence[Stated], evaluation: Evaluation, stored: ReadSto
 
 
 def _read_otherwise(result: GateResult, places: Mapping[str, int], setting: Setting) -> str:
-    """How many clean readings of a candidate that draws differ from the report's."""
+    """How many clean readings of a candidate that draws differ from the report."""
     head, clean = setting.candidate.head, {one.sample: one.clean for one in result.samples if one.sample in places}
     others = sum(head.name(int(setting.decisions[places[name]])) != stated for name, stated in clean.items())
-    return f"{DRAWS}; of {plural(len(clean), 'sample')} {others} are read otherwise here"
+    return f"{DRAWS}; here {others} of {plural(len(clean), 'sample')} are read differently"
 
 
 def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> Iterator[str]:
@@ -163,13 +163,13 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
     head = setting.candidate.head
     label, clean = head.name(int(setting.labels[place])), head.name(int(setting.decisions[place]))
     if label != outcome.label:
-        yield f"its label is {label}, and the report says {outcome.label}"
+        yield f"its label is {label}, but the report says {outcome.label}"
     if outcome.status != "broken" and outcome.attacked != outcome.clean:
-        yield f"nothing turned it, and the report says that it is read as {outcome.attacked} after {outcome.clean}"
+        yield f"nothing turned it, but the report says that it is read as {outcome.attacked} after {outcome.clean}"
     if setting.candidate.randomness is not None:
         return  # it is read differently each time
     if clean != outcome.clean:
-        yield f"the clean image is read as {clean}, and the report says {outcome.clean}"
+        yield f"the clean image is read as {clean}, but the report says {outcome.clean}"
         return
     at = slice(place, place + 1)
     attackable = gate.attack is not None and bool(
@@ -178,13 +178,13 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
     if (outcome.evidence is not None and not attackable) or (outcome.status == "broken" and not attackable):
         yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"
     elif attackable and outcome.evidence is None:
-        yield "it was to be attacked, and the report says that it was not"
+        yield "it was to be attacked, but the report says that it was not"
     elif not attackable and (outcome.status == "wrong") != (label != clean):
-        read = "rightly" if label == clean else "wrongly"
-        yield f"the clean image is read {read}, and the report says that it is not"
+        read = "correctly" if label == clean else "wrongly"
+        yield f"the clean image is read {read}, but the report says that it is not"
     elif setting.positive_probabilities is not None and outcome.score is not None and outcome.status != "broken":
         score, positive = float(setting.positive_probabilities[place]), head.is_positive(int(setting.labels[place]))
         better = better_by(outcome.score, score, positive=positive)
-        # An attack leaves none that is better than that of the clean image, and without an attack there is no other.
+        # No score under attack is better than that of the clean image, and without an attack there is no other.
         if math.isfinite(score) and (not better <= NEAR or (better < -NEAR and outcome.evidence is None)):
-            yield f"the clean image has the score {score:.4g}, and the report says {outcome.score:.4g}"
+            yield f"the clean image has the score {score:.4g}, but the report says {outcome.score:.4g}"

@@ -1,7 +1,7 @@
-"""A gate's standing made again of what its report says of each sample: measured and judged as a run does it.
+"""A gate's standing, made again from what its report says about each sample: measured and judged as in a run.
 
-Nothing is known of its searches but that: what there was to follow, and whom controls turned, is taken as if it left no
-doubt.
+Nothing else is known about its searches: what there was to follow, and which samples controls turned, is taken as if it
+left no doubt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from robustcheck.policy import Gate, PatchSpec
 from robustcheck.results import GateResult, Outcome
 
 AREA = "auroc"  # the metric whose scores, under an attack, are not all stated
-NEAR = 1e-3  # of a probability: what another machine's last bits may make of it
+NEAR = 1e-3  # of a probability: how much another machine's last bits may change it
 
 
 def may_stop(gate: Gate, setting: Setting) -> bool:
@@ -41,7 +41,7 @@ def among(gate: Gate, setting: Setting) -> np.ndarray:
 
 
 def restated(gate: Gate, result: GateResult, setting: Setting) -> Standing:
-    """What a gate's searches came to, by its samples, which are those that it is about and are read as labels."""
+    """What a gate's searches came to, by its samples, which are those that it is about, with valid readings."""
     numbers = {name: number for number, name in enumerate(setting.samples.names)}
     outcomes = {numbers[outcome.sample]: outcome for outcome in result.samples}
     head, clean = setting.candidate.head, setting.decisions.clone()
@@ -80,15 +80,15 @@ def measurement(standing: Standing) -> Measurement:
 
 
 def _scores(gate: Gate, outcomes: Mapping[int, Outcome], setting: Setting, clean: torch.Tensor) -> np.ndarray | None:
-    """Probabilities (N,) of the positive label as they are stated; None where one that there has to be is not.
+    """Probabilities (N,) of the positive label as they are stated; None if a necessary one is missing.
 
-    Under an attack none is better than that of the clean image, which the adversary may leave as it is.
+    Under an attack none is better than that of the clean image, because the adversary may leave that as it is.
     """
     if setting.positive_probabilities is None:
         return None
     scores, head = setting.positive_probabilities.numpy().astype(np.float64), setting.candidate.head
     drawn = setting.candidate.randomness is not None
-    once = gate.conditions is None and not drawn  # of the looks that a mean is over any may have had no answer
+    once = gate.conditions is None and not drawn  # any of the looks that a mean is over may have had no answer
     for number, one in outcomes.items():
         if one.score is not None:
             better = better_by(one.score, scores[number], positive=head.is_positive(int(setting.labels[number])))
@@ -108,9 +108,9 @@ def better_by(score: float, than: float, *, positive: bool) -> float:
 
 
 def _finding_probabilities(setting: Setting) -> np.ndarray | None:
-    """Probabilities (N, K) of each of several findings on clean images, no worse than they may be.
+    """Probabilities (N, K) of each of several findings on clean images, the best that they may be.
 
-    What an attack makes of them is not stated.
+    How an attack changes them is not stated.
     """
     probabilities = most_adverse_of_findings(setting, [], {})
     if probabilities is None:

@@ -1,7 +1,7 @@
 """Attacks propose, the evaluation disposes.
 
 A proposal is checked to lie in the threat model in whole grey levels, and shown to the shipped artefact in full
-precision. Only if that is then read as the adversary wants is it a counterexample.
+precision. It is a counterexample only if that reads it as the adversary wants.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Adjudicated:
     finding_probabilities: np.ndarray | None  # (N, K) probability of each of several findings
     admissible: np.ndarray  # (N,) bool
     share: np.ndarray | None  # (N,) of the looks on which it is read as the adversary wants, if there are several
-    cells: np.ndarray | None  # (N, L) on which looks of a grid it is
+    cells: np.ndarray | None  # (N, L) on which looks of a grid it is read so
 
 
 def adjudicate(
@@ -70,21 +70,21 @@ def adjudicate(
 
 
 def finite(scores: torch.Tensor | None, row: int) -> float | None:
-    """One of the scores (N,), on the host; None for what is not finite, or without scores."""
+    """One of the scores (N,), on the host; None if it is not finite, or there are no scores."""
     score = None if scores is None else float(scores[row])
     return score if score is not None and np.isfinite(score) else None
 
 
 def more_adverse(known: float, found: float, *, positive: bool) -> float:
-    """The probability of the positive label that hurts more: the lower one of a positive, the higher of a negative."""
+    """The more adverse probability of the positive label: the lower one for a positive, the higher for a negative."""
     return min(known, found) if positive else max(known, found)
 
 
 def keep_worst(scores: dict[int, float], sample: int, found: float, *, positive: bool) -> None:
-    """Keep, of the probabilities of the positive label that a sample had, the one that hurts most."""
+    """Keep the most adverse of the probabilities of the positive label that a sample had."""
     scores[sample] = more_adverse(scores.get(sample, found), found, positive=positive)
 
 
 def more_adverse_of_findings(known: np.ndarray, found: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """The probability that hurts more of each of several findings (K,), which are `present` or not."""
+    """The more adverse probability of each of several findings (K,), which are `present` or not."""
     return np.asarray(np.where(present, np.minimum(known, found), np.maximum(known, found)))

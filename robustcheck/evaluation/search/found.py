@@ -13,7 +13,7 @@ from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle
 class Rise:
     """How far a search raised its loss, without a counterexample."""
 
-    began: float  # on the clean image, or where it started at random, if that is higher
+    began: float  # on the clean image, or at its random start, if that is higher
     earlier: float  # the highest before the last quarter of the steps
     highest: float
     steps: int
@@ -27,15 +27,15 @@ class Trace:
     finding_probabilities: dict[int, np.ndarray] = field(default_factory=dict)  # the same, (K,) of several findings
     followable: set[int] = field(default_factory=set)  # samples for which there was something to follow at least once
     unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
-    surrogates_turned: set[int] = field(default_factory=set)  # samples that one misreads where the search on it ended
+    surrogates_turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search ended
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient
-    gradients_not_finite: int = 0  # how many gradients had
+    gradients_not_finite: int = 0  # how many gradients were so
     gradients: int = 0  # how many were computed
     gradients_zero: int = 0  # how many of them were zero
     rises: dict[int, dict[str, Rise]] = field(default_factory=dict)  # of samples whose searches ended: each's highest
-    refuted: int = 0  # proposals that the search saw read wrongly, and the artefact on the stored image did not
-    disagreed: int = 0  # of those, how many the twin of an ONNX graph sees read wrongly as they are stored
-    lapsed: int = 0  # proposals that held on enough looks of a step, and on too few fresh ones
+    refuted: int = 0  # proposals that were misread in the search, but not by the artefact as stored images
+    disagreed: int = 0  # of those, how many the twin of an ONNX graph misreads as they are stored
+    lapsed: int = 0  # proposals that held on enough looks of a step, but on too few fresh ones
     cells: dict[int, np.ndarray] = field(default_factory=dict)  # looks of a grid on which a search's end holds
 
 
@@ -45,8 +45,8 @@ class Found:
 
     trace: Trace = field(default_factory=Trace)
     searched: set[int] = field(default_factory=set)  # samples that a search of this gate was about
-    settled: dict[int, bool] = field(default_factory=dict)  # by an earlier search; could it follow anything
-    asked_last: dict[int, str] = field(default_factory=dict)  # what gradients left to a query attack: that one's name
+    settled: dict[int, bool] = field(default_factory=dict)  # by an earlier search; True if it could follow anything
+    asked_last: dict[int, str] = field(default_factory=dict)  # samples that gradients left to a query attack: its name
     oracle: ScoreOracle | TopKOracle | LabelOracle | None = None  # that was asked
 
     @property

@@ -26,11 +26,11 @@ KnownStarts = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None
 OnHold = Callable[[GradientRows, torch.Tensor], None]
 """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
-_NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
+_NEARER = 0.98  # of the last verified proposal's distance: a minimum-norm search proposes again below this
 
 
 def anew(_starts: Sequence[Start]) -> None:
-    """Nothing is known of where these searches may begin but the image."""
+    """Nothing but the image is known as a start of these searches."""
 
 
 def forget(_rows: GradientRows, _images: torch.Tensor) -> None:
@@ -45,16 +45,16 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     known_starts: KnownStarts = anew
     on_hold: OnHold
     clean_logits: Callable[[GradientRows], torch.Tensor] | None  # (N, K) as `access` sees them, if losses count
-    doubtful_margin: float | None = None  # this near 0 the artefact may read otherwise: neighbours are tried; None: all
+    doubtful_margin: float | None = None  # nearer 0 the artefact may differ: neighbours are tried; None: always
     enough: float = -1.0  # grey levels: a counterexample as near as this ends a minimum-norm search
     eot: EOT | None = None  # over looks, if images are seen under conditions, or over a candidate's draws
     only_ends: bool = False  # nothing but the end of a search is proposed
-    _known: set[Start] = field(default_factory=set)  # that began where others ended
+    _known: set[Start] = field(default_factory=set)  # starts where other searches ended
     _marked: set[int] = field(default_factory=set)  # turns after which a row has a quarter of its steps left, or none
 
     @cached_property
     def _margin(self) -> Objective:
-        """The goal's margin, by which rows remember how near they came."""
+        """The goal's margin, in which rows remember how near they came."""
         return objective("margin", self.task.goal)
 
     @property
@@ -63,7 +63,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return max(1, self.task.candidate.chunks.limit // images_a_row(self.task.viewer, self.eot))
 
     def _entering(self, rows: Rows) -> GradientRows:
-        """As in `Loop`; the turns are marked after which they have made their steps, or a quarter of them is left."""
+        """As in `Loop`; marks the turns after which rows have made all their steps, or have a quarter of them left."""
         last_turn = self._turn + self.attack.steps
         self._marked |= {last_turn - self._last_quarter, last_turn}
         return GradientRows.entering(rows, last_turn=last_turn)
@@ -80,7 +80,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return self._warmed(images, clean, entering)
 
     def _advance(self, rows: GradientRows, waiting: deque[Start]) -> np.ndarray:
-        """Ask about all rows' points, adjudicate, step; returns the places (M,) of rows that leave."""
+        """Ask about all rows' points, adjudicate, step; return the places (M,) of rows that leave."""
         images = rows.state["images"]
         told = self._ask(rows, images)
         gone = np.zeros(len(rows), dtype=bool)
@@ -103,7 +103,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return np.flatnonzero(gone)
 
     def _ask(self, rows: GradientRows, images: torch.Tensor) -> Told:
-        """Compute losses and gradients at the rows' points; what is not finite is noted, and not followed."""
+        """Compute losses and gradients at the rows' points; what is not finite is noted and not followed."""
         given = (images, rows.label, rows.aim, self.attack.objective)
         if self.eot is None:
             logits, loss, gradient = self.access.gradient(*given)
@@ -123,7 +123,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
                 rows.earlier[index] = rows.highest[index]
         if self.doubtful_margin is not None:
             margin = self._margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
-            rows.best_margin = torch.maximum(rows.best_margin, margin.nan_to_num(nan=torch.inf))  # it may be anywhere
+            rows.best_margin = torch.maximum(rows.best_margin, margin.nan_to_num(nan=torch.inf))  # NaN: anywhere
         return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
 
     def _usable(self, rows: GradientRows, gradient: torch.Tensor) -> torch.Tensor:
@@ -139,7 +139,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
     def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Which rows (N,) are read as the adversary wants; of several looks, on as large a share as it takes."""
+        """Which rows (N,) are read as the adversary wants; with several looks, on the required share of them."""
         if self.eot is None:
             return self.task.goal.met(self.task.candidate.head.decide(logits), labels)
         looks = logits.shape[1]
@@ -169,7 +169,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return replace(told, fooled=fooled)
 
     def _distance_suffices(self, sample: int) -> bool:
-        """Whether nothing depends any more on how near a counterexample of this sample can be."""
+        """Whether it no longer matters how near a counterexample of this sample can be."""
         return self._distances.get(sample, inf) <= self.enough
 
     def _finish(self, rows: GradientRows, told: Told, places: np.ndarray, waiting: deque[Start]) -> None:
@@ -196,7 +196,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return self.clean_logits is not None and self.eot is None and not self.attack.minimum_norm
 
     def _record_rises(self, rows: GradientRows) -> None:
-        """Record how far the losses of rows that hold were raised, by attack: each has units of its own."""
+        """Record how far the losses of rows that hold were raised, by attack: each loss has its own units."""
         if not self._tracks_loss:
             return
         told = torch.stack([self._began(rows), rows.earlier, rows.highest]).cpu().T.tolist()
@@ -222,18 +222,18 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
     def _judge(
         self, rows: GradientRows, images: torch.Tensor, told: Told, places: np.ndarray, *, fooled: bool
     ) -> np.ndarray:
-        """Adjudicate images, report the counterexamples; returns which rows (M,) are broken.
+        """Adjudicate images, report the counterexamples; return which rows (M,) are broken.
 
         Each image is proposed as the nearest storable one; if that holds, as its storable neighbour on the gradient's
-        side, unless the gradient is another model's, images are seen under conditions (a level decides little then),
-        that is the same image, or the row has stayed far from the border.
+        side, unless the gradient is another model's, images are seen under conditions (one level decides little then),
+        the neighbour is the same image, or the row has stayed far from the border.
 
         Args:
             rows: (M) of the rows, those at `places`.
             images: (M, C, H, W) of them.
             told: of all rows.
             places: (M,).
-            fooled: the search saw them read wrongly.
+            fooled: whether they were misread in the search.
         """
         rounded = self.ball.rounded(images, rows.clean)
         broken = self._propose(rows, rounded)
@@ -273,7 +273,7 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         return after
 
     def _warmed(self, images: torch.Tensor, clean: torch.Tensor, entering: list[Start]) -> torch.Tensor:
-        """Move starts to where other searches ended, if that is known: their changes are scaled to ε."""
+        """Move starts to where other searches ended, if that is known, with the changes scaled to ε."""
         known = self.known_starts(entering)
         if known is None:
             return images

@@ -12,7 +12,7 @@ from robustcheck.models.head import NO_ANSWER
 
 @dataclass(frozen=True, kw_only=True)
 class Counterexample:
-    """What was verified of a counterexample, and where its search had it."""
+    """What was verified about a counterexample, and where its search found it."""
 
     decision: int  # reading, or NO_ANSWER
     distance: float  # grey levels, in the family's norm
@@ -21,7 +21,7 @@ class Counterexample:
     attack: str
     restart: int
     step: int
-    queries: int | None = None  # that the sample had cost by then, where an oracle counts
+    queries: int | None = None  # that the sample had cost by then, if an oracle counts
     share: float | None = None  # of the looks on which it holds, if there are several
 
 
@@ -36,7 +36,7 @@ class Entry(Counterexample):
 
 
 UNKNOWN = Entry(decision=NO_ANSWER, distance=0, score=None, found_by="", attack="", restart=0, step=0)
-"""What stands for a counterexample that nobody has: as wrong as can be."""
+"""Stands for a counterexample that nobody has: as wrong as can be."""
 
 
 def unknown(samples: Iterable[int]) -> dict[int, Entry]:
@@ -47,7 +47,7 @@ def unknown(samples: Iterable[int]) -> dict[int, Entry]:
 class Ledger:
     """Counterexamples by family and sample, and the samples that searches settled: there is nothing more to find.
 
-    A counterexample at distance d is one at every budget of d or more: an entry answers for each gate of its family
+    A counterexample at distance d is one at every budget of d or more: an entry counts for each gate of its family
     whose budget admits it, whichever gate found it and in whatever order they ran.
     """
 
@@ -78,7 +78,7 @@ class Ledger:
     def settle(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
         """Remember samples that a search within `levels` settled, and whether it had anything to follow in them.
 
-        What it found is in the ledger already; within `levels` nothing more is to be found.
+        What it found is in the ledger already; within `levels` there is nothing more to find.
         """
         settled = self._settled.setdefault(search, {})
         for sample, followable in samples.items():

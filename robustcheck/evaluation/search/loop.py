@@ -1,9 +1,9 @@
 """The loop of all searches: a batch that stays full, and no work for samples that are done.
 
-Each row of the batch is one restart of one sample. A row whose sample is broken leaves at once; a row that has made its
-search is adjudicated at its best point and leaves; a waiting sample, or the next restart, takes its place. So nothing
-is computed for a sample that is done, and the batch is full until the last samples. Rows are independent of one
-another: the batch's size and order change no result but by float reassociation.
+Each row of the batch is one restart of one sample. A row whose sample is broken leaves at once; a row that has finished
+its search is adjudicated at its best point and leaves; a waiting sample, or the next restart, takes its place. So
+nothing is computed for a sample that is done, and the batch is full until the last samples. Rows are independent of one
+another: the batch's size and order change results only by float reassociation.
 
 `gradient_loop` asks about gradients, `query_loop` asks oracles.
 """
@@ -42,7 +42,7 @@ from robustcheck.threats import Ball, Goal
 Start = tuple[int, int]
 """A sample, and which of its restarts."""
 
-_SIGN_OF_LIFE = 50  # turns after which progress is told though nothing is done
+_SIGN_OF_LIFE = 50  # turns after which progress is reported although nothing is done
 
 AttackT = TypeVar("AttackT", bound=Attack)
 RowsT = TypeVar("RowsT", bound=Rows)
@@ -58,7 +58,7 @@ class Hit(Counterexample):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What any search is given: the candidate, the samples, and who takes its results."""
+    """What any search is given: the candidate, the samples, and what takes its results."""
 
     candidate: Candidate
     viewer: Viewer  # how proposals are looked at
@@ -68,7 +68,7 @@ class Task:
     key: Callable[[int, int], int]  # of the draws of a sample's restart
     on_hit: Callable[[Hit], None]
     progress: Progress  # in samples of this search
-    on_leave: Callable[[Sequence[int]], None] = lambda _samples: None  # of which restarts are over, whatever was found
+    on_leave: Callable[[Sequence[int]], None] = lambda _samples: None  # whose restarts are over, whatever was found
     aim: Callable[[int, int], int] = lambda _sample, _rank: 0  # the label of that rank among a sample's others
     trace: Trace = field(default_factory=Trace)
 
@@ -91,22 +91,22 @@ class Loop(ABC, Generic[AttackT, RowsT]):
 
     @abstractmethod
     def _entering(self, rows: Rows) -> RowsT:
-        """Rows that enter now, with what this kind of turn knows of each."""
+        """Rows that enter now, with what this kind of turn knows about each."""
 
     @abstractmethod
     def _advance(self, rows: RowsT, waiting: deque[Start]) -> np.ndarray:
-        """Take a turn of all rows; returns the places (M,) of those that leave."""
+        """Take a turn of all rows; return the places (M,) of those that leave."""
 
     def _starts(self, clean: torch.Tensor, _draws: Draws, _entering: list[Start]) -> torch.Tensor:
         """Where searches begin: at the clean images (N, C, H, W)."""
         return clean
 
     def _queries(self, _sample: int) -> int | None:
-        """What a sample has cost, where an oracle counts."""
+        """What a sample has cost, if an oracle counts."""
         return None
 
     def run(self, starts: Sequence[Start]) -> None:
-        """Search from these on, until each sample is broken or has had all its restarts."""
+        """Search from these starts, until each sample is broken or has had all its restarts."""
         waiting = deque(starts)
         with full_precision(self.task.candidate.device):
             rows = self._enter(waiting, self.limit) if waiting else None
@@ -121,19 +121,19 @@ class Loop(ABC, Generic[AttackT, RowsT]):
                     self.task.progress.done(self._done)
 
     def _again(self, rows: Rows, which: np.ndarray, waiting: deque[Start]) -> None:
-        """Let the next restart of some rows (N,) wait, if there is one; what has none is done."""
+        """Let the next restart of some rows (N,) wait, if there is one; rows without one are done."""
         again = which & (rows.restart + 1 < self.attack.restarts)
         waiting.extend(zip(rows.sample[again].tolist(), (rows.restart[again] + 1).tolist(), strict=True))
         self._done += len(rows) - int(again.sum())
 
     def _propose(self, rows: Rows, images: torch.Tensor, after: np.ndarray | None = None) -> np.ndarray:
-        """Adjudicate storable images of rows, report the counterexamples; returns which rows (N,) are broken.
+        """Adjudicate storable images of rows, report the counterexamples; return which rows (N,) are broken.
 
         Args:
             rows: (N,) of them.
             images: (N, C, H, W) of theirs.
-            after: (N,) how many images the same turn asked about after this one, which are not counted as its cost;
-                none by default.
+            after: (N,) how many images the same turn asked about after this one; they do not count as its cost
+                (default: none).
         """
         verdict = adjudicate(self.task.viewer, self.ball, images, rows.clean, rows.label, rows.draws, rows.step)
         if verdict.cells is not None:
@@ -148,7 +148,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
                 Hit(
                     sample=sample,
                     attack=self.attack.name,
-                    stored=verdict.stored[row].copy(),  # and not a view, which keeps the whole turn's in memory
+                    stored=verdict.stored[row].copy(),  # a view would keep those of the whole turn in memory
                     decision=int(verdict.decision[row]),
                     distance=distance,
                     score=finite(verdict.score, row),
@@ -162,15 +162,15 @@ class Loop(ABC, Generic[AttackT, RowsT]):
         return verdict.broken
 
     def _note_refuted(self, stored: torch.Tensor, labels: torch.Tensor, *, twin: bool) -> None:
-        """Count proposals (M, C, H, W) that the artefact refuted; of a twin's, those that are not lost in rounding."""
+        """Count proposals (M, C, H, W) that the artefact refuted; with a twin, also those not lost in rounding."""
         self.task.trace.refuted += len(stored)
         if twin and self.task.candidate.network.twin is not None:
             decisions = self.task.candidate.head.decide(self.task.candidate.search_logits(stored, exact=True))
             self.task.trace.disagreed += int(self.task.goal.met(decisions, labels).sum())
 
     def _remember_scores(self, samples: list[int], verdict: Adjudicated) -> None:
-        """Keep, for AUROC, the score that hurts most."""
-        if self.attack.minimum_norm:  # whose proposals lie at any distance
+        """Keep, for AUROC, the most adverse score."""
+        if self.attack.minimum_norm:  # its proposals may lie at any distance
             return
         if verdict.finding_probabilities is not None:
             self._remember_finding_probabilities(samples, verdict.finding_probabilities, verdict.admissible)
@@ -185,7 +185,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
     def _remember_finding_probabilities(
         self, samples: list[int], probabilities: np.ndarray, admissible: np.ndarray
     ) -> None:
-        """Keep the probability (N, K) of each of several findings that hurts most."""
+        """Keep the most adverse probability (N, K) of each of several findings."""
         worst = self.task.trace.finding_probabilities
         there = present(self.task.labels[samples].numpy(), probabilities.shape[1])
         for row in np.flatnonzero(admissible & np.isfinite(probabilities).all(axis=1)).tolist():

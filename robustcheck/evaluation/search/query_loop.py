@@ -1,7 +1,7 @@
 """The searches that may only ask: oracles count, and a row stops before a turn that would pass its limit.
 
-A row may ask about several images in a turn; those of all rows go through the network together.
-What is read as the adversary wants and lies in the threat model is adjudicated, whatever the attack asked it for.
+A row may ask about several images in a turn; those of all rows go through the network together. Each image that is read
+as the adversary wants and lies in the threat model is adjudicated, whatever the attack asked about it for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.models.grey_levels import shares_of, to_stored
 from robustcheck.threats.ball import per_row
 
-_BATCHES = (4, 12)  # a turn's images, in batches, at least and at most: few of them are left half empty
+_BATCHES = (4, 12)  # fewest and most batches of a turn's images: so few of them are left half empty
 _BYTES = 64 * 1024**2  # of a turn's images, above which the batches are few
 
 Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
@@ -32,14 +32,14 @@ Oracle = ScoreOracle | TopKOracle | LabelOracle | WhiteBox
 class QueryLoop(Loop[QueryAttack, QueryRows]):
     """A search that queries an oracle."""
 
-    oracle: Oracle  # a white box, if nobody counts
+    oracle: Oracle  # a white box, if nothing is counted
     pixels: int  # of an image, in all channels
-    stored: bool  # what it is asked about, it sees as files would store it
+    stored: bool  # it sees images as files would store them
     starting_images: Callable[[int, int], torch.Tensor] | None  # of a sample, (C, H, W) to try to start from
 
     @property
     def limit(self) -> int:
-        """So many rows that their images fill some batches."""
+        """As many rows as fill a few batches with their images."""
         return rows_in_flight(self.attack, self.task.candidate.chunks.limit, self.pixels)
 
     def _entering(self, rows: Rows) -> QueryRows:
@@ -49,7 +49,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return None if isinstance(self.oracle, WhiteBox) else int(self.oracle.counts[sample])
 
     def _advance(self, rows: QueryRows, waiting: deque[Start]) -> np.ndarray:
-        """Look for starts, ask, adjudicate, learn; returns the places (M,) of rows that leave."""
+        """Look for starts, ask, adjudicate, learn; return the places (M,) of rows that leave."""
         gone = np.zeros(len(rows), dtype=bool)
         if len(seeking := np.flatnonzero(rows.attempt >= 0)):
             gone[seeking] = self._seek(rows, seeking, waiting)
@@ -64,7 +64,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
     # --- where to start ---
 
     def _seek(self, rows: QueryRows, places: np.ndarray, waiting: deque[Start]) -> np.ndarray:
-        """Try an image for each row at these places (M,); returns which of them leave: broken, or without queries."""
+        """Try an image for each row at these places (M,); return which of them leave: broken, or out of queries."""
         assert self.starting_images is not None
         spent: np.ndarray = rows.step.cpu().numpy()[places] >= self.attack.queries
         self.task.trace.unstarted.update(rows.sample[places[spent]].tolist())
@@ -84,7 +84,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             trying.step = trying.step + 1
             trying.attempt = np.where(fooled.cpu().numpy() & ~broken, -1, trying.attempt + 1)
             trying.aim = torch.where(fooled, readings, trying.aim)
-            late = trying.step >= self.attack.queries  # from what the last query finds nothing is searched
+            late = trying.step >= self.attack.queries  # nothing is searched from what the last query finds
             self.task.trace.unstarted.update(trying.sample[(fooled & late).cpu().numpy()].tolist())
             trying.followable = trying.followable | (fooled & ~late)
             trying.state = self.attack.start(images, trying.clean, self.ball, trying.draws)
@@ -104,7 +104,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
     # --- the search ---
 
     def _take_turn(self, rows: QueryRows, waiting: deque[Start]) -> np.ndarray:
-        """Take a turn of rows that are under way; returns which of them (N,) leave."""
+        """Take a turn of rows that are under way; return which of them (N,) leave."""
         queries = self.attack.ask(rows.state, rows.clean, self.ball, rows.draws)
         gone = (rows.step + queries.counts > self.attack.queries).cpu().numpy()
         if gone.any():
@@ -143,7 +143,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         return Answers(loss=loss, fooled=fooled, shown=shown)
 
     def _note_followable(self, rows: QueryRows, queries: Asked, loss: torch.Tensor) -> None:
-        """Note which rows have something to follow: their answers change. A white box shows that by gradients alone."""
+        """Note which rows have something to follow: their answers change. With a white box only gradients show that."""
         if isinstance(self.oracle, WhiteBox) or rows.followable.all():
             return
         if not self.attack.adaptive:
@@ -172,7 +172,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         images, clean = queries.images[fooled], rows.clean[asking[fooled]]
         inside = self.ball.norm(images - clean) <= self.ball.radius + self.ball.slack(self.pixels)
         # The oracle answered about the rounded image. If that lies in the ball, its reading is known; an image that is
-        # fitted to the ball may be read otherwise.
+        # fitted to the ball may be read differently.
         if self.stored:
             seen = self._seen(images.clamp(0, 1), clean)[1]
             known = torch.zeros(len(rows), dtype=torch.bool, device=seen.device)
@@ -204,9 +204,9 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
 
     @property
     def _first_hit_counts(self) -> bool:
-        """Whether the first hit of a turn counts, and not the most adverse one: no later question depended on it.
+        """Whether the first hit of a turn counts, not the most adverse one: no later question depended on it.
 
-        A white box counts nothing, and its first hit may be one that the artefact refutes.
+        With a white box nothing is counted, and the artefact may refute its first hit.
         """
         return not self.attack.adaptive and not isinstance(self.oracle, WhiteBox)
 
@@ -227,7 +227,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
     def _stored(self, images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The storable images of the ball that are judged: those that were seen, if the oracle saw stored ones.
 
-        A change of less than half a level a pixel, about which others may ask, has to grow in L2 to be stored at all.
+        Others may be asked about changes of less than half a level a pixel, which in L2 have to grow to be stored.
         """
         fitted = self.ball.rounded(images, clean)
         if not self.stored:
@@ -256,8 +256,8 @@ def rows_in_flight(attack: QueryAttack, batch: int, pixels: int) -> int:
 def _odds_of_aim(values: torch.Tensor, labels: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
     """Log-odds (N,) of a label, from the best k labels (N, k) and their log-probabilities (N, k).
 
-    Of a label that is not among them it is known to be no likelier than the last of them, nor than what they leave;
-    with two labels that is all there is to know.
+    A label that is not among them is known to be no likelier than the last of them, nor than what they leave; with two
+    labels that is all there is to know.
     """
     shown = labels == aim[:, None]
     left = _log_rest(values.logsumexp(dim=1))
@@ -267,5 +267,5 @@ def _odds_of_aim(values: torch.Tensor, labels: torch.Tensor, aim: torch.Tensor) 
 
 
 def _log_rest(chance: torch.Tensor) -> torch.Tensor:
-    """log(1 - p) of log p, as far as float32 tells p from 1."""
+    """log(1 - p) from log p, as far as float32 tells p from 1."""
     return (-torch.expm1(chance)).clamp_min(torch.finfo(torch.float32).eps / 2).log()

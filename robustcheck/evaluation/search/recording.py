@@ -17,12 +17,12 @@ from robustcheck.policy import Gate
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder:
-    """The nearest counterexamples of the samples that are under way: what leaves is recorded, and kept no longer."""
+    """The nearest counterexamples of samples that are under way; when samples leave, they are recorded and dropped."""
 
     gate: Gate
     setting: Setting
     family: Hashable  # gates that share counterexamples
-    warm_starts_of: Sequence[str]  # attacks that begin on the way to what is found here
+    warm_starts_of: Sequence[str]  # attacks that begin on the way to counterexamples found here
     hits: dict[int, Hit] = field(default_factory=dict)
 
     def keep(self, hit: Hit) -> None:

@@ -16,7 +16,7 @@ from robustcheck.attacks.draws import Draws
 
 @dataclass(kw_only=True)
 class Rows:
-    """What is known of each row. Arrays are the host's, tensors the candidate's device's; (N, …) all of them."""
+    """What is known about each row: arrays on the host, tensors on the candidate's device, all of them (N, …)."""
 
     sample: np.ndarray
     restart: np.ndarray
@@ -58,7 +58,7 @@ class Rows:
                 mine[places if isinstance(mine, np.ndarray) else index] = theirs
 
     def parts(self) -> Iterator[tuple[str, Any]]:
-        """All that is known, by its name: arrays, tensors, and the state, which has several."""
+        """All that is known, by name: arrays, tensors, and those of the state."""
         for one in fields(self):
             yield one.name, getattr(self, one.name)
 
@@ -73,7 +73,7 @@ class GradientRows(Rows):
 
     last_turn: np.ndarray  # the turn after which the row has made its steps
     first: torch.Tensor  # loss at the first point
-    highest: torch.Tensor  # loss that was told so far
+    highest: torch.Tensor  # loss so far
     earlier: torch.Tensor  # the same, before the last quarter of the steps
     best_margin: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
     proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
@@ -97,7 +97,7 @@ class QueryRows(Rows):
     """Rows of a search that asks an oracle."""
 
     attempt: np.ndarray  # how many images it has tried to start from; -1 once it is under way
-    last_loss: torch.Tensor  # what the oracle told last
+    last_loss: torch.Tensor  # of the oracle's last answer
 
     @classmethod
     def entering(cls, rows: Rows, *, attempt: int) -> QueryRows:

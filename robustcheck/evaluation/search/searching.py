@@ -1,4 +1,4 @@
-"""A gate's searches: each attack of it in turn, on the samples that are left."""
+"""A gate's searches: each of its attacks in turn, on the samples that are left."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
 
-_NEAR = 3.0  # times the difference that was seen between the margins of the two forms of a network
+_NEAR = 3.0  # times the observed difference between the margins of the two forms of a network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,12 @@ class Search:
     goal: Goal
     family: Hashable  # gates that share counterexamples; the gate's own if it shares none
     surrogates: Surrogates | None = None  # that are searched in the candidate's place
-    instead: Searches = ()  # of the gate's own attacks
+    instead: Searches = ()  # searches that replace the gate's own attacks
     to_the_nearest: bool = True  # a minimum-norm search goes on from one counterexample to nearer ones
 
     @classmethod
     def of(cls, gate: Gate, setting: Setting, *, shared: bool, surrogates: Surrogates | None = None) -> Search:
-        """The searches of a gate, which uses and adds to the counterexamples of its family if they are `shared`."""
+        """The searches of a gate; it uses and adds to the counterexamples of its family if they are `shared`."""
         return cls(
             gate=gate,
             setting=setting,
@@ -68,14 +68,14 @@ class Search:
         return Found(oracle=oracle_of(self.gate, self.setting))
 
     def run(self, samples: Sequence[int], found: Found) -> None:
-        """Search counterexamples of samples that were not searched: they go into the ledger, the rest to `found`."""
+        """Search samples that were not searched yet: counterexamples go into the ledger, the rest into `found`."""
         setting, attacks, trace = self.setting, self.attacks, found.trace
         whole = Progress(tell=setting.progress, of=len(attacks) * len(samples))
         for number, attack in enumerate(attacks):
-            # What was not examined, because its gate ended in an error, stands for nothing.
+            # A search that was not examined, because its gate ended in an error, stands for nothing.
             search_key, memory = self.key(attack), setting.memory
             settled = memory.ledger.settled(search_key, self.levels) if search_key in memory.examined else {}
-            # A minimum-norm search of its own is asked for distances, also where a counterexample is known.
+            # A gate's own minimum-norm search is for distances, even if a counterexample is known.
             left = samples if attack.minimum_norm and len(attacks) == 1 else self._unbroken(samples)
             if isinstance(attack, QueryAttack) and found.oracle is None:
                 found.asked_last |= dict.fromkeys(left, attack.name)
@@ -111,7 +111,7 @@ class Search:
             stored=gate.oracle == "stored",
             quick_first=gate.descending,
         )
-        # Only gradients are averaged over looks: under conditions the ensemble's Square, which asks, is left out.
+        # Only gradients are averaged over looks: under conditions the ensemble leaves out Square, which asks.
         return attacks if gate.conditions is None else tuple(one for one in attacks if isinstance(one, GradientAttack))
 
     @cached_property
@@ -161,7 +161,7 @@ class Search:
     ) -> None:
         """Settle samples: a minimum-norm search does so at every budget, one that goes down a ladder at smaller ones.
 
-        If it ended with the first counterexample within the budget, it stands where it found none.
+        If it ended with the first counterexample within the budget, it stands only for samples where it found none.
         """
         if attack.minimum_norm:
             settled, levels = searched if nearest else self._unbroken(searched), inf
@@ -176,10 +176,10 @@ class Search:
     def _run_gradient_attack(
         self, attack: GradientAttack, samples: Sequence[int], trace: Trace, progress: Progress, *, enough: float
     ) -> None:
-        """Run one attack; then again, with the artefact's own gradients, where it came near.
+        """Run one attack; then again, with the artefact's own gradients, on samples where it came near.
 
-        Near is what a faster form and the artefact may differ by: there the faster form can be wrong about which side a
-        point is on.
+        Near is as far as a faster form and the artefact may differ: there the faster form can be wrong about which side
+        a point is on.
         """
         candidate = self.setting.candidate
         white_box = WhiteBox(candidate, exact=self.follows_artefact(attack))
@@ -263,7 +263,7 @@ class Search:
             progress = progress.after(len(group))
 
     def _recording(self) -> AbstractContextManager[Recorder]:
-        # Going down a ladder the next budget is smaller, and searches there begin on the way here.
+        # Going down a ladder, the next budget is smaller, and searches there begin on the way here.
         keep = [
             one.name
             for one in self.attacks
@@ -317,7 +317,7 @@ class Search:
         rows: GradientRows,
         images: torch.Tensor,
     ) -> None:
-        """Keep where rows that held ended: for larger budgets, and, unless the margin is None, for a closer look."""
+        """Keep where rows that held ended: for larger budgets and, unless the margin is None, for a closer look."""
         changes, margins = images - rows.clean, rows.best_margin.tolist()
         if begins_anywhere(attack):
             first = np.flatnonzero(rows.restart == 0)  # later restarts may have other aims
@@ -330,7 +330,7 @@ class Search:
                     ends.keep(sample, restart, margins[row], changes[row])
 
     def _clean_logits(self, access: WhiteBox, rows: GradientRows) -> torch.Tensor:
-        """Logits (N, K) of clean images as a search sees them; computed anew if that is not the artefact."""
+        """Logits (N, K) of clean images as a search sees them; computed anew if it does not see the artefact."""
         if access.asks_artefact:
             return self.setting.logits[rows.sample]
         return access.scores(torch.from_numpy(rows.sample), rows.clean)

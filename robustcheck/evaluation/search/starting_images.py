@@ -1,4 +1,4 @@
-"""Where attacks start that cannot start at the sample: images that are labelled as the adversary wants, then noise."""
+"""Starts for attacks that cannot start at the sample: images that are labelled as the adversary wants, then noise."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from robustcheck.data.samples import Shape, Stored
 from robustcheck.models.grey_levels import shares_of
 from robustcheck.threats import Goal
 
-MOST_IMAGES = 100  # of a reading that are looked through
-_LEAST_IMAGES = 10  # the same, where images are so large that fewer than a hundred are kept in memory
+MOST_IMAGES = 100  # with a reading, that are considered
+_LEAST_IMAGES = 10  # the same, if images are so large that fewer than a hundred are kept in memory
 _KEPT_BYTES = 512 * 1024**2  # of images in memory
 _KEPT_ORDERS = 4096
 _SMALL = 32  # pixels a side: images of different sizes are compared as small ones
@@ -24,16 +24,15 @@ _KEPT_SMALL = 16_384
 
 
 class StartingImages:
-    """The adversary has images of other patients: of this data set, which is the nearest stand-in.
+    """The images of other patients that the adversary has; this data set is the nearest stand-in for them.
 
-    Which ones are looked through, and in which order, depends on the samples' names and images and not on where they
-    stand.
+    Which ones are considered, and in which order, depends on the samples' names and images, not on their position.
 
     Args:
         samples: whose images they are.
         labels: (N,) true readings.
         goal: which of them are wanted.
-        seed: decides which images are tried, and the noise that is tried where no image is left.
+        seed: decides which images are tried, and the noise that is tried once no image is left.
         name: of the gate and its attack.
         device: where images are wanted.
     """
@@ -45,7 +44,7 @@ class StartingImages:
         self._seed, self._name, self._device = seed, name, device
         largest = max(prod(shape) for shape in self._shapes) * (1 if samples.bits <= 8 else 2)
         kept = _KEPT_BYTES // largest
-        # Those of two readings fit in memory together: where they took turns, each would be read again and again.
+        # Those of two readings fit in memory together: if they took turns, each would be read again and again.
         self._most = min(MOST_IMAGES, max(_LEAST_IMAGES, kept // 2))
         self._image = lru_cache(max(1, kept))(samples.image)
         self._wanted = lru_cache(None)(self._wanted_of)
@@ -69,9 +68,9 @@ class StartingImages:
         return draws.uniform(shape, at=attempt)[0]
 
     def _nearest(self, sample: int, alike: bool) -> list[int]:
-        """Samples whose true reading is wanted of this one, of its shape or of other shapes, the nearest image first.
+        """Samples whose true reading is wanted for this one, of its shape or of other shapes, the nearest image first.
 
-        Those of other shapes are so many fewer as there are of its own.
+        The more there are of its own shape, the fewer there are of other shapes.
         """
         shape = self._samples.shape_of(sample)
         wanted = self._wanted(int(self._labels[sample]))
@@ -89,17 +88,17 @@ class StartingImages:
         return [group[place] for place in np.argsort(distances, kind="stable")]
 
     def _small_of(self, sample: int) -> Stored:
-        """An image (C, 32, 32), as far as it can be told from others of any size."""
+        """An image (C, 32, 32), for comparison with others of any size."""
         return _of_shape(self._image(sample), (self._shapes[sample][0], _SMALL, _SMALL))
 
     def _wanted_of(self, label: int) -> list[int]:
-        """All samples whose true reading is wanted of those with this one, in an order of chance."""
+        """All samples whose true reading is wanted for samples with this one, in random order."""
         wanted = self._goal.met(self._labels, torch.full_like(self._labels, label)).tolist()
         return [other for other in self._ranked if wanted[other]]
 
     @cached_property
     def _ranked(self) -> list[int]:
-        """All samples by a number that their names give them."""
+        """All samples, ordered by a number that depends on their names."""
         ranked: list[int] = in_random_order(self._samples.names, seed=self._seed).tolist()
         return ranked
 

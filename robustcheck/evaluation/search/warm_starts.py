@@ -13,7 +13,7 @@ from robustcheck.attacks.searches import QUICK
 from robustcheck.data.samples import Shape
 from robustcheck.threats.ball import per_row
 
-_STEPS = 127  # a change is kept as whole steps of so small a share of its largest pixel
+_STEPS = 127  # in a change's largest pixel: it is kept in whole ones
 _MOST_BYTES = 512 * 1024**2
 MOST_ENDS = 256 * 1024**2  # pixels, a byte each, of the ends of searches that are kept at a time
 
@@ -24,8 +24,8 @@ class WarmStarts:
     They are kept while a gate of the entry, at another budget, has yet to begin.
 
     Args:
-        pixels: of all samples together. Where they are more than fit in 512 MiB, for all entries that may keep them,
-            nothing is kept: what a search starts from must not depend on which samples, or gates, came first.
+        pixels: of all samples together. If they do not fit in 512 MiB for all entries that may keep them, nothing is
+            kept: where a search starts must not depend on which samples, or gates, came first.
         budgets: how many gates an entry has, of those whose gates share evidence.
         searches: how many searches of an entry begin where others ended (default: one).
     """
@@ -53,7 +53,7 @@ class WarmStarts:
         return np.array([place for place, _ in there]), _as_shares([changes[sample] for _, sample in there])
 
     def through(self, entry: str) -> None:
-        """Count a gate of this entry as done, and forget what nobody will read."""
+        """Count a gate of this entry as done, and forget what will not be read any more."""
         self._to_come[entry] = self._to_come.get(entry, 0) - 1
         if self._to_come[entry] < 1:
             self._changes.pop(entry, None)
@@ -104,7 +104,7 @@ def _in_bytes(changes: torch.Tensor) -> list[np.ndarray]:
     """Changes (M, C, H, W) with their largest pixel at ±127, int8 (C, H, W) each."""
     largest = changes.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
     small = (changes / per_row(largest) * _STEPS).round().to(torch.int8).cpu().numpy()
-    return [one.copy() for one in small]  # as a view of one row keeps all of them in memory
+    return [one.copy() for one in small]  # because a view of one row keeps all of them in memory
 
 
 def _as_shares(kept: Sequence[np.ndarray]) -> torch.Tensor:

@@ -19,8 +19,8 @@ def as_reported(
 ) -> tuple[Surrogate, ...]:
     """How good a stand-in each of a gate's surrogates is.
 
-    Of several findings those are compared that the goal is about, and the attacked samples apart from all: where few
-    samples are worth attacking, a model that misreads each of these still agrees on the others.
+    With several findings, only those that the goal is about are compared. The attacked samples are also compared by
+    themselves: if few are worth attacking, a model that misreads each of them still agrees on the others.
     """
     labels, decisions, groups = setting.labels, setting.decisions, setting.samples.groups
     turned = _turned(loaded, setting, goal, found)
@@ -43,9 +43,9 @@ def as_reported(
 
 
 def _turned(loaded: Sequence[LoadedSurrogate], setting: Setting, goal: Goal, found: Found) -> Metric:
-    """Share that the surrogates misread where the search ended, of the searched samples that they read rightly before.
+    """Share of the searched samples that the surrogates read correctly before and misread where the search ended.
 
-    Those that they misread anyway are turned by no search.
+    No search turns those that they misread anyway.
     """
     before = torch.zeros(len(setting.labels), dtype=torch.bool)
     if loaded:

@@ -35,25 +35,25 @@ class Lessons:
     chosen: tuple[int, ...]  # numbers in it
     readings: torch.Tensor  # (N,) of those
     answered_by: str | None  # sha256 of the candidate that was asked; None: the data's labels
-    judged: int  # of the split, or of a group that is: they are not learned from
-    groups_unknown: bool = False  # of the split, where those of the judged samples are known
+    judged: int  # how many of the split are judged, or in a group that is: they are not learned from
+    groups_unknown: bool = False  # of the split, although those of the judged samples are known
 
     @property
     def words(self) -> str:
         """What reports say after "trained here for 10 epochs"."""
         count = f"{len(self.chosen):,} images"
         related = "" if self.samples.group_names is None else ", or of a group that is"
-        without = f"; {self.judged:,} of the train split are judged{related}, and were left out" if self.judged else ""
+        without = f"; {self.judged:,} of the train split are judged{related}, and are left out" if self.judged else ""
         without += "; which of its images belong to judged groups is not known" if self.groups_unknown else ""
         if self.answered_by is None:
             return f"on {count} of the train split (the data's labels){without}"
         return f"on the candidate's own answers about {count}{without}"
 
     def images(self, preprocess: PreprocessSpec, device: torch.device) -> Callable[[Sequence[int]], torch.Tensor]:
-        """From numbers, 0 to N - 1, to shares (M, C, H, W) of the window or the full range, of the network's size.
+        """Maps numbers, 0 to N - 1, to shares (M, C, H, W) of the window or the full range, in the network's size.
 
         Raises:
-            CandidateError: the preprocessing does not take them, or leaves them of different sizes.
+            CandidateError: the preprocessing does not take them, or leaves them in different sizes.
         """
         whole, resized = (
             Preprocess.of(spec, _CPU, self.samples) for spec in (preprocess, preprocess.model_copy(update=_NONE_OF_IT))
@@ -63,7 +63,7 @@ class Lessons:
             whole.check(shape)
         if len(sizes := {whole.shape(shape) for shape in shapes}) > 1:
             raise CandidateError(
-                f"the images of the train split are of {len(sizes)} sizes, and a batch is of one: set "
+                f"the images of the train split are of {len(sizes)} sizes, but a batch is of one: set "
                 "train.preprocess.resize: [height, width], or crop"
             )
 
@@ -80,7 +80,7 @@ class Need:
 
     key: str  # in the policy
     instead: str  # what the error offers as an alternative
-    on_judged: bool = False  # what is learned is laid on the judged images, and has channels as they have
+    on_judged: bool = False  # what is learned is laid on the judged images, so it needs their channels
 
 
 def left_to_training(preprocess: PreprocessSpec) -> PreprocessSpec:
@@ -88,10 +88,10 @@ def left_to_training(preprocess: PreprocessSpec) -> PreprocessSpec:
     return PreprocessSpec().model_copy(update=preprocess.model_dump(include=_LEFT_TO_TRAINING))
 
 
-FOR_SURROGATES = Need(key="train", instead="or leave train out, and name a model in surrogate")
+FOR_SURROGATES = Need(key="train", instead="or leave train out and name a model in surrogate")
 FOR_PATCHES = Need(
     key="attack",
-    instead="write attack.train_on: 0.5 to train on half of the samples, and judge the others",
+    instead="set attack.train_on: 0.5 to train on half of the samples and judge the others",
     on_judged=True,
 )
 
@@ -110,25 +110,25 @@ def train_split(data: DataSpec, model: ModelSpec, folder: Path, need: Need, judg
     if samples.info.split != "train":
         raise DataError(_no_split(data, "; ".join(samples.info.notes) or "it has no splits", need))
     if samples.images.space != judged.images.space:
-        why = f"its images store {samples.images.space}, and those that are judged {judged.images.space}"
-        raise DataError(_no_split(data, f"{why}; say data.bits, and of CT data.hounsfield", need))
+        why = f"its images store {samples.images.space}, but those that are judged {judged.images.space}"
+        raise DataError(_no_split(data, f"{why}; give data.bits, and for CT data.hounsfield", need))
     return samples
 
 
 def check_channels(data: DataSpec, split: Samples, need: Need, judged: Samples) -> None:
-    """That the train split has as many channels as the judged samples, for those who need it.
+    """Check that the train split has as many channels as the judged samples, if `need` requires it.
 
     Raises:
-        DataError: it has not.
+        DataError: it does not.
     """
     channels, own = judged.shape_of(0)[0], split.shape_of(0)[0]
     if need.on_judged and channels != own:
-        why = f"its images have {plural(own, 'channel')}, and those that are judged {channels}"
+        why = f"its images have {plural(own, 'channel')}, but those that are judged have {channels}"
         raise DataError(_no_split(data, f"{why}; convert the files", need))
 
 
 def _with_groups(whole: DataSpec, model: ModelSpec, folder: Path) -> Samples:
-    """All samples of a split; one that does not say what belongs together is taken as it is."""
+    """All samples of a split; one without groups is taken as it is."""
     try:
         return load_samples(whole, model, folder=folder)
     except DataError:
@@ -138,9 +138,9 @@ def _with_groups(whole: DataSpec, model: ModelSpec, folder: Path) -> Samples:
 
 
 def apart_from(split: Samples, numbers: Iterable[int], judged: Samples, about: Iterable[int]) -> list[int]:
-    """Which samples of a split are not judged, nor of a group that is: splits may overlap.
+    """Which samples of a split are not judged, nor in a group that is: splits may overlap.
 
-    A sample is known by what is stored as well as by its name, which in an array says where it stands.
+    A sample is recognised by its stored content as well as by its name, which in an array is only its position.
 
     Args:
         split: what may be learned from.
@@ -162,7 +162,7 @@ def apart_from(split: Samples, numbers: Iterable[int], judged: Samples, about: I
 
 
 def not_judged(split: Samples, judged: Samples) -> tuple[int, ...]:
-    """Numbers of the samples of a split that are apart from all that are judged.
+    """Numbers of the samples of a split that are not among those that are judged.
 
     Raises:
         DataError: there is none.
@@ -171,7 +171,7 @@ def not_judged(split: Samples, judged: Samples) -> tuple[int, ...]:
     if not left:
         related = ", or of a group (data.group) that is" if judged.group_names else ""
         raise DataError(
-            f"train: every image of the train split is judged as well{related}, and what is judged must not be learned "
+            f"train: every image of the train split is also judged{related}, but what is judged must not be learned "
             f"from: set data.split: test, {FOR_SURROGATES.instead}"
         )
     return left
@@ -192,8 +192,8 @@ def lessons(
     """What is learned from the train split, or those of its samples that are not judged.
 
     With `labels: candidate`, the candidate is asked about at most `queries` of its images, each once; those that it
-    gives no answer about are left out, and the data's labels are not looked at. What it has answered, by number in the
-    split, stands in `answers` and is not asked again; what it answers now is added.
+    does not answer are left out, and the data's labels are not used. Earlier answers, by number in the split, are in
+    `answers` and not asked for again; new ones are added.
 
     Raises:
         CandidateError: the candidate gives all images one answer.
@@ -212,7 +212,7 @@ def lessons(
             only = candidate.head.name(int(everything.readings[0]))
             raise DataError(f"train: every image of the train split is labelled {only}: that teaches nothing")
         return everything
-    # By the names' own ranks: neither what is stolen, nor in which order it is learned, depends on where images stand.
+    # By the names' own ranks: which answers are stolen, and the order of learning, do not depend on images' positions.
     may = set(among)
     order: list[int] = in_random_order(samples.names, seed=spec.seed).tolist()
     asked = [index for index in order if index in may][: spec.queries]
@@ -222,7 +222,7 @@ def lessons(
         what = f"answers {candidate.head.name(given.pop())} about" if given else "gives no answer about"
         raise CandidateError(
             f"the candidate {what} every image of the train split that it was asked about ({len(asked):,}): that "
-            "teaches nothing; raise train.queries, or say train.labels: data"
+            "teaches nothing; raise train.queries, or set train.labels: data"
         )
     return Lessons(
         samples=samples,

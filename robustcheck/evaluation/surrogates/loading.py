@@ -34,7 +34,7 @@ _TRIED = 16  # samples on which a surrogate's gradient is seen before it is foll
 class LoadedSurrogate:
     """A model of the adversary's, ready to be followed."""
 
-    path: str  # its file as the policy says it, or the architecture that was trained
+    path: str  # its file as the policy names it, or the architecture that was trained
     candidate: Candidate
     logits: torch.Tensor  # (N, K) on the gate's samples, unattacked
     trained: str | None  # how, if it was trained here
@@ -55,7 +55,7 @@ def load_surrogates(
 
     Args:
         attack: names them.
-        model: the candidate as the policy describes it; what a surrogate leaves out is as there.
+        model: the candidate as the policy describes it; a surrogate takes from there what it leaves out.
         split: the train split, which is learned from; asked for once it is needed.
         candidate: is asked, if its answers are what is learned.
         answers: what it has answered about the train split, by number; each image is asked about once.
@@ -64,7 +64,7 @@ def load_surrogates(
 
     Raises:
         CandidateError: one cannot be loaded or trained, gives no gradients, or reads images in another way than the
-            candidate; the message begins with which one it is.
+            candidate; the message begins with its name.
         DataError: there is no train split to learn from.
     """
     several = len(attack.surrogate) + len(attack.train) > 1
@@ -89,7 +89,7 @@ def load_surrogates(
 
 @contextmanager
 def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
-    """Errors of a model as errors of this one: keys of `model` become keys of where it is described."""
+    """Attribute a model's errors to this surrogate: keys of `model` become keys of its own description."""
     key = "surrogate" if isinstance(spec, SurrogateSpec) else "train"
     try:
         yield
@@ -101,11 +101,11 @@ def _about(name: str, spec: SurrogateSpec | TrainSpec) -> Iterator[None]:
 
 
 def _described(spec: SurrogateSpec | TrainSpec, model: ModelSpec) -> ModelSpec:
-    """A surrogate as the policy would describe a candidate; the policy's own checks have seen that they compare.
+    """A surrogate as the policy would describe a candidate; the policy's own checks ensure that they can be compared.
 
-    What is trained here decides at even odds, since it is shown labels evenly: a threshold that was chosen for a
-    candidate among its patients means something else to it. And what has learned the candidate's readings has learned
-    where it decides.
+    A model that is trained here decides at even odds, because it is shown labels evenly: a threshold chosen for the
+    candidate among its patients would mean something else. One that learned from the candidate's readings has learned
+    its threshold.
     """
     changes: dict[str, Any] = {
         "task": spec.task or model.task,
@@ -146,7 +146,7 @@ def _load(
         )
     if trained and own.head.outputs_probabilities:
         raise CandidateError(
-            f"train.architecture: it ends in probabilities, and logits are trained; leave the {own.head.ending} off"
+            f"train.architecture: it ends in probabilities, but training needs logits; leave the {own.head.ending} off"
         )
     return LoadedSurrogate(path=name, candidate=own, logits=logits, trained=trained)
 
@@ -169,7 +169,7 @@ def _some_gradients(own: Candidate, samples: Samples, logits: torch.Tensor) -> t
 
 
 def _of_surrogate(message: str) -> str:
-    """A message of loading a candidate, reworded for a surrogate."""
+    """A message about loading a candidate, reworded for a surrogate."""
     return re.sub(r"\b(the|this ONNX) candidate\b", r"\1 surrogate", message)
 
 
@@ -182,9 +182,9 @@ def _trained(
     device: torch.device,
     progress: Tell | None,
 ) -> Path:
-    """The file of the weights, which are trained unless the same were before.
+    """The file of the weights, which are trained unless the same ones were before.
 
-    All that decides them makes its name, but for threads and devices, which decide their last bits.
+    Its name covers all that decides them, except threads and devices, which decide their last bits.
     """
     decisive = {
         "train": spec.model_dump(mode="json"),
@@ -209,8 +209,8 @@ def _trained(
 def _origin(spec: TrainSpec, folder: Path) -> list[object]:
     """What an architecture and its training are made of.
 
-    Digests of the files that they are written in, versions of installed packages, and what networks begin with that is
-    not drawn: an architecture may read weights from a file.
+    That is: digests of the files that they are written in, versions of installed packages, and initial values that are
+    not drawn, because an architecture may read weights from a file.
 
     Raises:
         CandidateError: the architecture cannot be built.

@@ -1,8 +1,8 @@
 """Trains a surrogate: a network of the adversary's own, on images and readings that the adversary has.
 
 A few hundred images and a laptop have to be enough, so labels are drawn evenly (most images of most medical sets have
-one label, or no finding), each image is moved and exposed a little differently every time it is seen, and few images
-are learned from in small batches. Images are never mirrored: a label may depend on the side.
+one label, or no finding), each image is moved and exposed a little differently every time it is seen, and batches are
+small if images are few. Images are never mirrored: a label may depend on the side.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _KEY = "train.architecture"
 _WEIGHT_DECAY = 0.05
 _LEAST_STEPS = 16  # of an epoch, unless batches would become smaller than
 _SMALLEST_BATCH = 8
-_SETTLING_BATCH, _SETTLING_IMAGES = 64, 4096  # of which batch normalisation's statistics are, at most
+_SETTLING_BATCH, _SETTLING_IMAGES = 64, 4096  # most from which batch normalisation's statistics are taken
 _SHIFT, _SCALE = 0.05, 0.1  # of half a side
 _CONTRAST, _BRIGHTNESS = 0.2, 0.1  # of an image's distance from its mean, and of the range that images use
-_LOOKED_AT, _PIXELS_EACH = 64, 4096  # images and pixels of each, at most, that show which range that is
+_LOOKED_AT, _PIXELS_EACH = 64, 4096  # most images, and pixels of each, from which that range is taken
 _ENDS = 0.01, 0.99  # quantiles of it
 
 
@@ -54,7 +54,7 @@ def train(
 ) -> dict[str, torch.Tensor]:
     """Weights of the architecture after all epochs, the same each time on one machine.
 
-    An epoch is as many images as there are, drawn with replacement; a batch is smaller than the policy says where an
+    An epoch is as many images as there are, drawn with replacement; a batch is smaller than the policy says if an
     epoch would have few steps.
 
     Args:
@@ -63,7 +63,7 @@ def train(
         folder: the policy's.
         images: numbers of samples, from 0 to N - 1, to shares (M, C, H, W) of the window, or of the full range, on the
             device.
-        readings: (N,) of the images, on any device: indexes of labels, or of several the sum of 2**k.
+        readings: (N,) of the images, on any device: indexes of labels, or for several the sum of 2**k.
         device: where the network is trained.
         progress: told how many steps are done, and of how many.
 
@@ -76,7 +76,7 @@ def train(
         NoMemoryError: the batch is too large.
     """
     with left_as_found(), full_precision(device), torch.enable_grad(), _training(spec):
-        torch.manual_seed(spec.seed)  # of weights and dropout
+        torch.manual_seed(spec.seed)  # for weights and dropout
         architecture(spec, folder)
         network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0].float().to(device).train()
         weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -94,18 +94,18 @@ def train(
             loss = _loss(scores, readings[chosen].to(device), model)
             _check_finite(loss, f"the loss in step {step} of {steps}", spec)
             optimiser.zero_grad()
-            loss.backward()  # the one place where weights are what is changed
+            loss.backward()  # the one place where weights are changed
             optimiser.step()
             schedule.step()
             if progress:
                 progress(step, steps)
-        size = min(_SETTLING_BATCH, batch, len(readings))  # no more at once than training has shown to fit
+        size = min(_SETTLING_BATCH, batch, len(readings))  # no more at once than fitted in training
         count = ceil(min(_SETTLING_IMAGES, len(readings)) / size)
         _settle(network, ask, (images(c.tolist()) for c in _batches(readings, model, size, count, drawn)))
         state: dict[str, torch.Tensor] = network.state_dict()
         for name, value in state.items():
             _check_finite(value, name, spec)
-        # Copies, because tied weights share their memory, and a file of them may not.
+        # Copies, because tied weights share memory, which a file's may not.
         return {
             name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, value in state.items()
@@ -148,7 +148,7 @@ def origin(spec: TrainSpec, folder: Path) -> tuple[set[str], dict[str, str]]:
 
 
 def _is_there(value: object) -> bool:
-    """Whether an entry of a state dict holds numbers: there are objects, and tensors that are made when first used."""
+    """Whether an entry of a state dict holds numbers: some are objects, or tensors that are made when first used."""
     return isinstance(value, torch.Tensor) and not is_lazy(value) and not value.is_meta
 
 
@@ -158,7 +158,7 @@ def _sha256(value: torch.Tensor) -> str:
 
 @contextmanager
 def _training(spec: TrainSpec) -> Iterator[None]:
-    """What goes wrong inside as a sentence about the policy: a network, and torch about it, may raise anything."""
+    """Turn errors inside into a sentence about the policy: a network, or torch because of it, may raise anything."""
     try:
         yield
     except EvaluationError:
@@ -176,7 +176,7 @@ def _training(spec: TrainSpec) -> Iterator[None]:
 def _batches(
     readings: torch.Tensor, model: ModelSpec, size: int, count: int, drawn: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """So many batches of sample numbers, in which each label is as likely.
+    """So many batches of sample numbers, in which all labels are equally likely.
 
     Findings mix, so an image is drawn as often as the rarest thing that it shows: a finding, or the absence of one.
     """
@@ -195,7 +195,7 @@ def _asking(
     network: torch.nn.Module, spec: TrainSpec, model: ModelSpec, device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network with its preprocessing: shares (N, C, H, W) to scores (N, K), or (N, 1) of a binary task."""
-    preprocess = Preprocess(model.preprocess, device, maximum=1)  # shares are all that is left of what was stored
+    preprocess = Preprocess(model.preprocess, device, maximum=1)  # it is given shares, not stored values
 
     def ask(shares: torch.Tensor) -> torch.Tensor:
         try:
@@ -212,10 +212,10 @@ def _asking(
 
 
 def _scores(answer: object, count: int, spec: TrainSpec, model: ModelSpec) -> torch.Tensor:
-    """What a network answered about so many images, if it is of the shape that the task takes."""
+    """What a network answered about so many images, if it has the shape that the task needs."""
     wanted = (count, 1 if model.task == "binary" else len(model.labels))
     found = type(answer).__name__
-    with suppress(CandidateError):  # of several outputs none is told to be the scores
+    with suppress(CandidateError):  # with several outputs, nothing says which are the scores
         answer = scores_in(answer, None)
     if isinstance(answer, torch.Tensor):
         if tuple(answer.shape) in (wanted, wanted[:1] if wanted[1] == 1 else wanted):
@@ -223,12 +223,12 @@ def _scores(answer: object, count: int, spec: TrainSpec, model: ModelSpec) -> to
         found = f"scores of shape {tuple(answer.shape)}"
     raise CandidateError(
         f"{_KEY}: {spec.architecture} answers {count} images with {found}, and a {model.task} task of "
-        f"{len(model.labels)} labels takes scores of shape {wanted}; see train.architecture_args"
+        f"{len(model.labels)} labels needs scores of shape {wanted}; see train.architecture_args"
     )
 
 
 def _loss(scores: torch.Tensor, readings: torch.Tensor, model: ModelSpec) -> torch.Tensor:
-    """The loss of scores (N, K) that ought to tell readings (N,)."""
+    """The loss of scores (N, K) that should give readings (N,)."""
     if model.task == "multiclass":
         return cross_entropy(scores, readings)
     return binary_cross_entropy_with_logits(scores, present(readings, scores.shape[1]).float())
@@ -246,14 +246,14 @@ def _check_finite(value: torch.Tensor, what: str, spec: TrainSpec) -> None:
 def _settle(
     network: torch.nn.Module, ask: Callable[[torch.Tensor], torch.Tensor], batches: Iterator[torch.Tensor]
 ) -> None:
-    """Measure batch normalisation's statistics anew, on images as they are and on weights as they have become."""
+    """Measure batch normalisation's statistics anew, on unaltered images and with the trained weights."""
     network.eval()  # nothing is dropped
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not layers:
         return
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # the mean over all batches, not one that forgets
+        layer.momentum = None  # the mean over all batches, not a decaying one
         layer.train()
     for shares in batches:
         ask(shares)
@@ -261,9 +261,9 @@ def _settle(
 
 
 def _range_used(images: Callable[[Sequence[int]], torch.Tensor], count: int) -> float:
-    """How far apart, as a share of what can be stored, the dark and the bright of so many images are.
+    """How far apart the dark and the bright parts of so many images are, as a share of what can be stored.
 
-    Files of 16 bits often hold 12 of them, and what is a little brighter there would be black or white.
+    Files of 16 bits often use only 12 of them, where a little brighter by the full range would be black or white.
     """
     seen = list[torch.Tensor]()
     for number in range(0, count, ceil(count / _LOOKED_AT)):

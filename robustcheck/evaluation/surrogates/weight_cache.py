@@ -1,4 +1,4 @@
-"""Trained weights are kept: what took minutes once is read the next time, by every process that wants the same."""
+"""Keeps trained weights: what took minutes once is read the next time, by every process that wants the same."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
-    """The file of a state dict, which is made unless it is there, whole, and this user's alone.
+    """The file of a state dict; it is made unless it is there, whole, and only this user's.
 
-    Of several processes that want it at once, one makes it and the others wait.
+    If several processes want it at once, one makes it and the others wait.
 
     Args:
-        name: what stands for everything that decides the weights.
-        make: makes them; what it raises passes through, and leaves no file.
+        name: stands for everything that decides the weights.
+        make: makes them; if it raises, the error passes through and no file is left.
 
     Raises:
         CandidateError: the folder cannot be used, or is not this user's.
@@ -51,7 +51,7 @@ def kept(name: str, make: Callable[[], dict[str, torch.Tensor]]) -> Path:
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[bool]:
-    """Whether the folder can be kept from others by its mode, while nobody else is in it for that name."""
+    """Lock a name in the folder; gives whether the folder's mode can keep others out."""
     lock = FileLock(folder / f"{name}.lock")
     with _kept_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _folder() -> Path:
             cache = Path.home() / ".cache"
     except RuntimeError:  # a user without a home, as containers have
         raise CandidateError(
-            "trained weights have no place to be kept: there is no home folder; set XDG_CACHE_HOME to a folder that "
+            "trained weights cannot be kept: there is no home folder; set XDG_CACHE_HOME to a folder that "
             "can be written"
         ) from None
     return cache / "robustcheck" / "surrogates"
@@ -81,7 +81,7 @@ def _folder() -> Path:
 
 @contextmanager
 def _kept_in(folder: Path) -> Iterator[None]:
-    """What goes wrong with files, and not in training, as a sentence."""
+    """Turn errors with files, not those of training, into a sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -96,8 +96,8 @@ def _make_own(folder: Path) -> bool:
     """Let nobody else put files there: weights that others made would be taken for those that were trained here.
 
     Returns:
-        Whether its mode says so. Disks of other systems give everything one mode, whatever is asked; there it is the
-        owner that counts.
+        Whether its mode says so. Other systems' disks give everything one mode, whatever is asked; there the owner
+        counts.
     """
     if not hasattr(os, "getuid"):
         return False
@@ -110,7 +110,7 @@ def _make_own(folder: Path) -> bool:
 
 
 def _is_own(path: Path, *, private: bool) -> bool:
-    """Whether a file is there that nobody but this user can have written; `private`: its mode has to say so."""
+    """Whether a file is there that only this user can have written; `private`: its mode has to say so."""
     try:
         found = path.lstat()
     except OSError:
