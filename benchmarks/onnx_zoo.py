@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -183,7 +183,7 @@ class Line:
 
 
 class _Samples:
-    """Images in memory, as a candidate is shown them at load."""
+    """Images in memory: as much of `data.Samples` as a candidate asks for."""
 
     maximum, zero, hounsfield = 255, 0, None
 
@@ -212,7 +212,7 @@ def judge(path: Path, some: Tensor) -> Line:
         path=path.name, task="multiclass", labels=("a", "b"), device="cpu", precision="full", output="logits"
     )
     try:
-        candidate, logits = load_candidate(spec, folder=path.parent, samples=_Samples(some))
+        candidate, logits = load_candidate(spec, folder=path.parent, samples=cast("Any", _Samples(some)))
     except EvaluationError as error:
         return Line(exported=True, why=str(error))
     if candidate.network.no_gradients:

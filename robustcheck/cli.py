@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from robustcheck.errors import PolicyError, ReportError
 from robustcheck.exit_codes import EXIT_CODES, Commands, exit_code, last_words, tell
 from robustcheck.interrupts import interrupts_ignored, sigterm_interrupts
-from robustcheck.words import as_output, plural, visible
+from robustcheck.printing import print_table
+from robustcheck.words import plural, visible
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from robustcheck.policy import Policy
 
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
 _POLICY = click.argument("policy", type=click.Path(path_type=Path))
+
+
+def _output(about: str, default: Path | None = None) -> Callable[[_Command], _Command]:
+    """The option that names the folder to write to."""
+    folder = click.Path(path_type=Path, file_okay=False)
+    return click.option("-o", "--output", type=folder, default=default, show_default=default is not None, help=about)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,14 +56,7 @@ def main() -> None:
 
 @main.command("run")
 @_POLICY
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("robustcheck-report"),
-    show_default=True,
-    help="Folder for junit.xml, report.json, report.html and counterexamples/.",
-)
+@_output("Folder for junit.xml, report.json, report.html and counterexamples/.", Path("robustcheck-report"))
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the last line.")
 def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     """Run the gates of POLICY and write the reports.
@@ -105,7 +104,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
         tell(visible(str(unwritten)))
     with last_words(exit_code(report) if unwritten is None else EXIT_CODES["error"]):
         if not quiet:
-            _print_table(summary_table(report))
+            print_table(summary_table(report))
             click.echo(warnings_text(report), nl=False)
             for file in files:
                 click.echo(f"  {output / file.relative_to(place.folder)}")
@@ -191,7 +190,7 @@ def plan_command(policy: Path, *, margin: float, power: float, as_json: bool) ->
         return
     from robustcheck.report.plan import plan_line, plan_tables
 
-    _print_table(plan_tables(planned), least=80)
+    print_table(plan_tables(planned), least=80)
     click.echo(plan_line(planned))
 
 
@@ -230,14 +229,7 @@ def attacks_command() -> None:
 
 
 @main.command("qualify")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("robustcheck-qualification"),
-    show_default=True,
-    help="Folder for qualification.json and qualification.html.",
-)
+@_output("Folder for qualification.json and qualification.html.", Path("robustcheck-qualification"))
 def qualify_command(output: Path) -> None:
     """Check this installation on known answers.
 
@@ -269,7 +261,7 @@ def qualify_command(output: Path) -> None:
         found = qualify(progress=bars.update)
     files = write_qualification(found, output)
     with last_words(0 if found.qualified else 1):
-        _print_table(qualification_table(found), least=80)
+        print_table(qualification_table(found), least=80)
         for file in files:
             click.echo(f"  {file}")
         click.echo(qualification_line(found))
@@ -277,12 +269,7 @@ def qualify_command(output: Path) -> None:
 
 @main.command("render")
 @click.argument("report", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write to (default: the report's own).",
-)
+@_output("Folder to write to (default: the report's own).")
 def render_command(report: Path, output: Path | None) -> None:
     """Write junit.xml and report.html again.
 
@@ -345,7 +332,7 @@ def replay_command(report: Path, policy: Path) -> None:
         found = replay(loaded, stated, partial(read_stored, report.parent), progress=bars.update)
     found = with_files(found, stated, report)
     with last_words(0 if found.agrees else 1):
-        _print_table(replay_table(found))
+        print_table(replay_table(found))
         click.echo(replay_text(found), nl=False)
         click.echo(replay_line(found))
 
@@ -355,19 +342,3 @@ def _load(policy: Path) -> Policy:
     from robustcheck.policy import load_policy
 
     return load_policy(policy)
-
-
-def _print_table(table: RenderableType, *, least: int = 0) -> None:
-    """Print a table as wide as the terminal, within reason, and at least `least` columns wide for its figures."""
-    from robustcheck.report.summary import render
-
-    width, color = max(least, min(160, shutil.get_terminal_size().columns)), _in_colour()
-    click.echo(as_output(render(table, width=width, color=color)), nl=False, color=color)
-
-
-def _in_colour() -> bool:
-    """Whether tables are coloured: as NO_COLOR and FORCE_COLOR say, like pytest, and otherwise only on a terminal."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it is closed
-    return bool(os.environ.get("FORCE_COLOR")) or (on_terminal and os.environ.get("TERM") != "dumb")

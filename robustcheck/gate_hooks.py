@@ -141,7 +141,7 @@ class GatePlugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Note how an xdist worker ended: the controller's exit code tells not that none could collect."""
+        """Note how an xdist worker ended: the controller's exit code does not tell that none could collect."""
         self._node_ends.add(getattr(node, "workeroutput", {}).get("exitstatus"))
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class GatePlugin:
 
     @warnings_stay_warnings()
     def _publish(self, run: PolicyRun, output: Output) -> str | None:
-        """Write the reports on a policy; why that cannot be done, if it cannot. Those on other policies go on."""
+        """Write the reports on a policy; returns why that cannot be done, so that other policies' are written still."""
         from robustcheck.errors import ReportError
         from robustcheck.report.junit import suite_properties
 

@@ -64,7 +64,7 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _unheard_ends(handlers: Collection[object]) -> Iterator[Callable[[], object]]:
-    """End the process where signals with these handlers come, and none of them calls what this yields, as they have to.
+    """End the process if a signal comes and its handler, one of these, does not run: each has to call what this yields.
 
     Python writes each signal's number to a socket at once, whatever the main thread is at. Whoever reads such numbers
     already goes on doing so; then, nothing is ended.

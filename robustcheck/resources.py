@@ -13,7 +13,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def memory() -> int | None:
-    """Bytes; None where nobody says how many, as on Windows."""
+    """How many bytes this process may have; None where the system does not say, as on Windows."""
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

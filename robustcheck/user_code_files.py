@@ -29,7 +29,7 @@ def own_sources(modules: Iterable[str], *, folder: Path) -> dict[Path, str]:
     """The files beside the policy that modules of these names, and the siblings that they use, are written in.
 
     Returns:
-        The sha256 of each: of what was compiled.
+        The sha256 of each file as it was compiled.
 
     Raises:
         UserCodeError: the user's own code has imported one of them, and it was edited since.

@@ -13,7 +13,7 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside a file's own, to write to: in the end it takes the file's name, so that no reader meets half of it.
 
-    If writing fails, nothing is left there; what a writer leaves who is killed, `leftovers` finds. No two writers have
+    If writing fails, nothing is left there. What a killed writer leaves is found by `leftovers`. No two writers have
     the same path, whatever machine they run on.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -26,5 +26,5 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """What writers of a file left who were killed, or still write."""
+    """What killed writers of a file left behind, and what others are still writing."""
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.part"))

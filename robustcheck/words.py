@@ -65,7 +65,7 @@ def printable(text: str) -> str:
 def behind_bars(text: str) -> list[str]:
     """The lines of a text made visible, all but the first behind a bar.
 
-    What a stranger's file put into it could begin a line otherwise as CI servers have their commands begin.
+    Without a bar, what a stranger's file put into it could begin a line as CI servers' commands begin.
     """
     first, *others = visible(text).strip().split("\n")
     return [first, *(f"| {line}".rstrip() for line in others)]

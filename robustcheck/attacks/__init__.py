@@ -10,16 +10,11 @@ search that examines others. `searches` makes those of a policy's entry.
 """
 
 from robustcheck.attacks.apgd import APGD
-from robustcheck.attacks.base import Answers, Asked, Attack, GradientAttack, QueryAttack, State, Told
+from robustcheck.attacks.base import Answers, Asked, GradientAttack, QueryAttack, State, Told
 from robustcheck.attacks.fgsm import FGSM
 from robustcheck.attacks.fmn import FMN
-from robustcheck.attacks.hopskipjump import HopSkipJump
-from robustcheck.attacks.nes import NES
-from robustcheck.attacks.noise import Noise
 from robustcheck.attacks.objectives import Objective, nearest_border, objective
-from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.attacks.pgd import PGD
-from robustcheck.attacks.rays import RayS
 from robustcheck.attacks.searches import build
 from robustcheck.attacks.square import Square
 from robustcheck.attacks.transfer import DiversePGD
@@ -28,19 +23,13 @@ __all__ = [
     "APGD",
     "FGSM",
     "FMN",
-    "NES",
     "PGD",
     "Answers",
     "Asked",
-    "Attack",
     "DiversePGD",
     "GradientAttack",
-    "HopSkipJump",
-    "Noise",
     "Objective",
-    "PartialInformation",
     "QueryAttack",
-    "RayS",
     "Square",
     "State",
     "Told",

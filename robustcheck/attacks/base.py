@@ -73,14 +73,15 @@ class Attack(ABC):
     target_count: int = 0  # labels, or findings, that its restarts go for in turn, the likeliest first; 0: none
 
     minimum_norm: ClassVar[bool] = False  # it goes on from a counterexample to nearer ones
+    keeps_best: ClassVar[bool] = False  # its best point may be another than the one that its last step led to
 
     @abstractmethod
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """The state before the first point, which is `images` unless the attack begins in a way of its own."""
 
-    @abstractmethod
     def best(self, state: State) -> torch.Tensor:
-        """The points (N, C, H, W) that rows propose when they have made their search."""
+        """The points (N, C, H, W) that rows propose when they have made their search: `images`, where it ended."""
+        return state["images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,6 @@ class GradientAttack(Attack):
 
     steps: int  # points that a restart asks about
     random_start: bool = False  # at a point of the ball, which a better known one may stand for; else at the image
-
-    keeps_best: ClassVar[bool] = False  # its best point may be another than the one that its last step led to
 
     @abstractmethod
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
@@ -106,7 +105,6 @@ class QueryAttack(Attack):
 
     queries: int  # how often a restart may ask
 
-    keeps_best: ClassVar[bool] = False  # its best point may be another than `images`, where its last step led
     starts_misread: ClassVar[bool] = False  # it starts at another image, one that is read as the adversary wants
     adaptive: ClassVar[bool] = True  # what it is told decides where it goes
 

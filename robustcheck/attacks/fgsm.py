@@ -28,7 +28,3 @@ class FGSM(GradientAttack):
     def step(self, state: State, told: Told, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
         """One step to the border."""
         return {"images": ball.project(state["images"] + ball.radius * ball.steepest(told.gradient), clean)}
-
-    def best(self, state: State) -> torch.Tensor:
-        """Where the step led."""
-        return state["images"]

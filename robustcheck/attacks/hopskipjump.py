@@ -119,10 +119,6 @@ class HopSkipJump(QueryAttack):
             state = with_rows(state, rows, estimated)
         return state
 
-    def best(self, state: State) -> torch.Tensor:
-        """The last image that was read as wanted."""
-        return state["images"]
-
     # --- one image at a time ---
 
     def _single(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:

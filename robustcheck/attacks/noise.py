@@ -25,7 +25,7 @@ class Noise(QueryAttack):
     adaptive: ClassVar[bool] = False
 
     def start(self, images: torch.Tensor, clean: torch.Tensor, ball: Ball, draws: Draws) -> State:
-        """The state: how many turns there were."""
+        """The state: how many turns there were; no point is left to propose, as each was queried."""
         return {"images": clean, "turn": torch.zeros(len(clean), dtype=torch.int64, device=clean.device)}
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
@@ -42,7 +42,3 @@ class Noise(QueryAttack):
     ) -> State:
         """Count the turn; nothing is learned."""
         return {"images": state["images"], "turn": state["turn"] + 1}
-
-    def best(self, state: State) -> torch.Tensor:
-        """The images themselves: every point was queried already."""
-        return state["images"]

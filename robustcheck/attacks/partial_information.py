@@ -91,10 +91,6 @@ class PartialInformation(QueryAttack):
             state = with_rows(state, ~trying, estimated)
         return state
 
-    def best(self, state: State) -> torch.Tensor:
-        """The last image that held the wanted label."""
-        return state["images"]
-
     # --- tries ---
 
     def _ahead(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:

@@ -42,10 +42,6 @@ class PGD(GradientAttack):
         step = ball.steepest(direction).mul_(self._size(told.step)).add_(state["images"])
         return {"images": ball.project(step, clean), **kept}
 
-    def best(self, state: State) -> torch.Tensor:
-        """The last point."""
-        return state["images"]
-
     def _size(self, step: torch.Tensor) -> torch.Tensor | float:
         if self.schedule == "constant":
             return self.step_share

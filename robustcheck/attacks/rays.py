@@ -70,7 +70,7 @@ class RayS(QueryAttack):
         level, place = self._next(state, clean[0].numel())
         level, place = torch.where(onward, level, state["level"]), torch.where(onward, place, state["place"])
         return {
-            "images": (clean + per_row(distance) * sign).clamp(0, 1),
+            "images": (clean + per_row(distance) * sign).clamp(0, 1),  # the nearest that is read as wanted, if one is
             "sign": sign,
             "tried": torch.where(per_row(onward), self._turned(sign, level, place), state["tried"]),
             "distance": distance,
@@ -80,10 +80,6 @@ class RayS(QueryAttack):
             "level": level,
             "place": place,
         }
-
-    def best(self, state: State) -> torch.Tensor:
-        """The nearest point that is known to be read as wanted, if there is one."""
-        return state["images"]
 
     def _next(self, state: State, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The block after this one; after the last of the finest the finest begins again, on other signs."""

@@ -66,10 +66,6 @@ class RP2(GradientAttack):
         change, learned = ascend(state, gradient, told.step, size=self.step_size * (high - low), steps=self.steps)
         return {"images": ball.project(images.detach() + change, clean), "steepest": steepest, **learned}
 
-    def best(self, state: State) -> torch.Tensor:
-        """The last point."""
-        return state["images"]
-
     def penalty(self, images: torch.Tensor, clean: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What stickers on images (N, C, H, W), in a mask (H, W), should not be, (N,): large, rough, far from inks."""
         pixels = mask.sum() * images.shape[1]

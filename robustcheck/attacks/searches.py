@@ -79,7 +79,7 @@ def build(
         stored: the oracle rounds images to what can be stored: offsets have to be a grey level at least.
         quick_first: put a few steps as large as the ball before a search of many. Of the samples that 40 steps turn
             they turn 96 in 100 on the networks of the benchmarks, after two or three questions in place of a dozen;
-            those that hold are asked about so much more.
+            on those that hold, the quick steps come on top.
     """
     attacks = _build(spec, ball, goal, Asks(queries=queries or 0, least_offset=1 / ball.maximum if stored else 0.0))
     first = attacks[0]
@@ -286,7 +286,7 @@ def _one_apgd(loss: Loss, steps: int, goal: Goal, targets: int, restarts: int = 
 
 
 def _target_count(targets: int, goal: Goal) -> int:
-    """How many labels, or findings, to go for: those that there are, and none where the goal names one itself."""
+    """How many labels, or findings, to aim at in turn: at most all there are; none where the goal names one itself."""
     if goal.multilabel:
         return min(targets, goal.labels) if goal.kind == "untargeted" or goal.positive is None else 0
     return min(targets, goal.labels - 1) if goal.toward is None else 0

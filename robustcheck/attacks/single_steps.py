@@ -41,7 +41,3 @@ class SingleSteps(GradientAttack):
         direction = torch.where(first, ball.steepest(told.gradient), state["direction"])
         length = torch.tensor(_WAYS, device=clean.device)[told.step.to(clean.device)] * ball.radius
         return {"images": ball.project(clean + per_row(length) * direction, clean), "direction": direction}
-
-    def best(self, state: State) -> torch.Tensor:
-        """The last of them."""
-        return state["images"]

@@ -1,7 +1,7 @@
 """Spatially correlated noise for query attacks.
 
-The gradients of networks that see images are smoother than independent pixels: as many questions along smooth
-directions tell more about them (Guo, Frank, Weinberger 2019, arXiv 1809.08758; Li, Xu, Zhang, Yang, Li 2020, arXiv
+The gradients of networks that see images are smoother than independent pixels, so that a question along a smooth
+direction tells more about them (Guo, Frank, Weinberger 2019, arXiv 1809.08758; Li, Xu, Zhang, Yang, Li 2020, arXiv
 2005.14137, QEBA-S). Half of the noise stays as it was, so that what is not smooth is found as well, only later: what is
 expected of an estimate is C∇f, with C the covariance of the noise.
 """

@@ -8,7 +8,8 @@ images are kept: files are `pictures` or `dicom`, whose compressed images say in
 and how much `decoding_work` they make; `spaces` is the one that all of them share, and `used_range` how much of it is
 used. `label_names` and `multilabel` read one label an image and several, `columns` what else is said about it; `areas`
 are parts of images that must not, or may only, be covered. A source's mistakes end in a `DataError` sentence: what
-readers share for that is in `reading`, and many files' mistakes are told together in `grouped_faults`.
+readers share for that is in `reading`, and many files' mistakes are told together in `grouped_faults`,
+those of many lines in `mistakes`.
 """
 
 from robustcheck.data.areas import Area, load_area

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, isfinite
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +23,6 @@ Corners = tuple[float, float, float, float]  # left, top, right, bottom
 
 _LOSSLESS = (".png", ".tif", ".tiff")
 _COLUMNS = ("path", "left", "top", "right", "bottom")
-
-
-class Area(Protocol):
-    """A part of each image."""
-
-    def mask(self, name: str, height: int, width: int) -> Mask:
-        """Its pixels (H, W) on a sample of that name and size.
-
-        Raises:
-            DataError: what describes it cannot be read, or does not fit the image.
-        """
 
 
 def load_area(source: str | Sequence[Corners], folder: Path) -> Area:
@@ -149,6 +138,11 @@ class OneMask:
             for to, have in zip((height, width), self.pixels.shape, strict=True)
         )
         return np.ascontiguousarray(self.pixels[rows][:, columns])
+
+
+Area: TypeAlias = Boxes | BoxTable | MaskFolder | OneMask
+"""A part of each image: `mask` is its pixels (H, W) on a sample of that name and size, or a `DataError` where what
+describes it cannot be read, or does not fit the image."""
 
 
 def _touched(boxes: Sequence[Sequence[float | Fraction]], height: int, width: int) -> Mask:

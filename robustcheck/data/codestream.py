@@ -61,7 +61,7 @@ def _of_jpeg(content: bytes) -> tuple[int, int, int] | None:
 def turned_to_rgb(content: bytes) -> bool:
     """Whether a JPEG of three channels bears Adobe's marker, and libjpeg makes RGB of it.
 
-    Pillow asks libjpeg for the channels as they are stored where there is no such marker only.
+    Only where there is no such marker does Pillow ask libjpeg for the channels as they are stored.
     """
     jfif, transform = False, None
     for marker, at in _segments(content):

@@ -47,18 +47,21 @@ class Faults:
 
     def __init__(self) -> None:
         self._found: dict[str, Alike] = {}
+        self._rest = 0  # of other kinds than the first ones, of which there may be as many as files
 
     def add(self, name: str, error: DataError) -> None:
         """One more file, and a sentence that begins with its name."""
         said = str(error).removeprefix(name)
+        if said not in self._found and len(self._found) == SHOWN:
+            self._rest += 1
+            return
         known = self._found.get(said, Alike(name=name, count=0))
         self._found[said] = replace(known, count=known.count + 1)
 
     def sentences(self) -> list[str]:
         """One sentence per kind, in the order of their first files; for the rest, the number of files."""
         every = [alike.say(said) for said, alike in self._found.items()]
-        rest = sum(alike.count for alike in list(self._found.values())[SHOWN:])
-        return every[:SHOWN] + ([f"{plural(rest, 'more file')} cannot be read either"] if rest else [])
+        return every + ([f"{plural(self._rest, 'more file')} cannot be read either"] if self._rest else [])
 
 
 def kinds_of(files: Iterable[File], kind: Callable[[File], Kind]) -> dict[Kind, Alike]:

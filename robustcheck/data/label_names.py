@@ -67,7 +67,7 @@ def as_labelled(name: str, labels: Sequence[str]) -> str:
 
 
 def are_places(values: object) -> bool:
-    """Whether what `indexes_of` takes are places in the policy's labels, and no names."""
+    """Whether labels that `indexes_of` takes are places among the policy's, and not names."""
     return np.asarray(values).dtype.kind in "iu"
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import numpy as np
 from robustcheck.data.columns import NAMED, fault_of
 from robustcheck.data.escapes import NO_ESCAPE, Home
 from robustcheck.data.files import SUFFIXES, is_image, take_files
-from robustcheck.data.grouped_faults import SHOWN
 from robustcheck.data.label_names import as_labelled
+from robustcheck.data.mistakes import Mistakes
 from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, folded, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
@@ -28,10 +29,12 @@ from robustcheck.words import did_you_mean, listed
 
 _NO_IMAGE = f"only {', '.join(SUFFIXES)} are read, and DICOM of any name"
 
+_MOST_COLUMNS = 10_000
+_A_ROW = 512  # bytes that a row takes besides what is written in it
 _SEPARATOR = re.compile(r"\Asep=[,;\t](?=\r?\n)", re.IGNORECASE)  # a first line that is for Excel alone
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # there may be millions
 class Row:
     """A line of the manifest, as it was typed."""
 
@@ -55,12 +58,12 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
         DataError: every mistake of the manifest at once, with its line.
     """
     split, text = wanted.split, _text(path)
-    rows, mistakes, notes = list[Row](), list[tuple[int, str]](), list[str]()
+    rows, mistakes, notes = list[Row](), Mistakes(path.name), list[str]()
     for found in _rows(text, path.name, wanted.columns):
         if isinstance(found, Row):
             rows.append(found)
         else:
-            mistakes.append(found)
+            mistakes.add(*found)
     has_split = any(row.split is not None for row in rows)
     like = None if has_split or not rows else _like_a_split(text, wanted)
     if split is not None and has_split:
@@ -81,7 +84,7 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
     notes += _of_empty_labels(rows, wanted, path.name)
     files = _files(rows, root, mistakes)
     values = _values(rows, wanted.columns, mistakes)
-    _refuse(mistakes, path.name)
+    mistakes.refuse()
     return Listing(
         names=[name for name, _ in files],
         labels=np.array(numbers, np.int64),
@@ -97,6 +100,7 @@ def _text(path: Path) -> str:
     with parsing(path.name):
         check_memory(8 * path.stat().st_size, path.name)
         data = path.read_bytes()
+        check_memory(8 * len(data) + _A_ROW * data.count(b"\n"), path.name)
         try:
             return _SEPARATOR.sub("", data.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
@@ -135,6 +139,8 @@ def _rows(text: str, shown: str, asked: Sequence[str]) -> Iterator[Row | tuple[i
 
 def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[str, int]:
     """Where in a row each column stands."""
+    if len(header) > _MOST_COLUMNS:
+        raise DataError(f"{where}: the header has {len(header):,} columns; at most {_MOST_COLUMNS:,} are read")
     names = [cell.strip() for cell in header]
     for needed in ("path", "label"):
         if needed not in names:
@@ -174,29 +180,41 @@ def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], l
 
 
 def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
-    """A column that seems to say of which split a row is and is not called so, and what it holds; None: there is none.
+    """A column of another name that seems to hold each row's split, and what it holds; None if there is none.
 
     Most of its cells are splits' names, or some are and it is called split in letters of another case; and they are not
     all of one split that may be meant.
     """
     with suppress(csv.Error):  # which is said where the rows are read
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
-        header, *lines = [[cell.strip() for cell in cells] for cells in reader if any(cell.strip() for cell in cells)]
-        for index, name in enumerate(header):
-            cells = [cells[index] for cells in lines if len(cells) == len(header)]
-            said = [cell for cell in cells if cell]
-            splits = {split_of(cell) for cell in said}
+        table = _cells(text)
+        header = next(table)
+        counts = [Counter[str | None]() for _ in header]  # of each column's cells, by the split that they say
+        for cells in table:
+            for count, cell in zip(counts, cells, strict=True):
+                count[split_of(cell) if cell else ""] += 1
+        for index, (name, count) in enumerate(zip(header, counts, strict=True)):
+            splits = count.keys() - {""}
             all_of_one = len(splits) == 1 and (wanted.split is None or wanted.split in splits)
             named = name.lower() == "split"
             if name in ("path", "label") or (name in wanted.columns and not named):
                 continue
-            count = sum(map(is_split, said))
-            if not all_of_one and count > (0 if named else len(cells) / 2):
-                return name, sorted(set(said))
+            telling = count.total() - count[None] - count[""]
+            if not all_of_one and telling > (0 if named else count.total() / 2):
+                next(again := _cells(text))
+                return name, sorted({cells[index] for cells in again if cells[index]})
     return None
 
 
-def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
+def _cells(text: str) -> Iterator[list[str]]:
+    """The header, and each row that is as long."""
+    width = 0
+    for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True):
+        told = [cell.strip() for cell in cells]
+        if any(told) and len(told) == (width := width or len(told)):
+            yield told
+
+
+def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: Mistakes) -> list[int]:
     """The label of each row, by name; or by number, if every one of them is a number and no name."""
     by_number = _by_number(rows, labels)
     numbers = []
@@ -207,10 +225,10 @@ def _label_numbers(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tu
         elif name in labels:
             numbers.append(labels.index(name))
         elif by_number:
-            mistakes.append((row.line, f"label {row.label:.40} is out of range: 0 to {len(labels) - 1} are allowed"))
+            mistakes.add(row.line, f"label {row.label:.40} is out of range: 0 to {len(labels) - 1} are allowed")
         else:
             hint = did_you_mean(row.label, labels)
-            mistakes.append((row.line, f"the policy has no label {row.label!r:.60}{hint}; it has {listed(labels)}"))
+            mistakes.add(row.line, f"the policy has no label {row.label!r:.60}{hint}; it has {listed(labels)}")
     return numbers
 
 
@@ -218,14 +236,14 @@ def _by_number(rows: Sequence[Row], labels: Sequence[str]) -> bool:
     return all(row.label not in labels and row.label.isdecimal() for row in rows)
 
 
-def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: list[tuple[int, str]]) -> list[int]:
+def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: Mistakes) -> list[int]:
     """The reading of each row, from the names in it."""
     readings = []
     for row in rows:
         try:
             readings.append(reading_of(row.label, labels))
         except ValueError as error:
-            mistakes.append((row.line, str(error)))
+            mistakes.add(row.line, str(error))
     return readings
 
 
@@ -241,15 +259,17 @@ def _of_empty_labels(rows: Sequence[Row], wanted: Wanted, shown: str) -> list[st
     return [f"rows of {shown} whose label is empty are read as no finding{beside}: {found}"]
 
 
-def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: list[tuple[int, str]]) -> dict[str, tuple[str, ...]]:
+def _values(rows: Sequence[Row], columns: Sequence[str], mistakes: Mistakes) -> dict[str, tuple[str, ...]]:
     """Each column's values (N,)."""
     for row in rows:
         faults = [(name, fault_of(value)) for name, value in zip(columns, row.values, strict=True)]
-        mistakes += [(row.line, f"{name} {fault}") for name, fault in faults if fault]
+        for name, fault in faults:
+            if fault:
+                mistakes.add(row.line, f"{name} {fault}")
     return {name: tuple(row.values[index] for row in rows) for index, name in enumerate(columns)}
 
 
-def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> list[tuple[str, Path]]:
+def _files(rows: Sequence[Row], root: Path, mistakes: Mistakes) -> list[tuple[str, Path]]:
     """Name and path of each row's image, which must lie in `root` after every link was followed."""
     files, first_line, beside = [], dict[Path, int](), dict[Path, dict[str, str]]()
     with parsing(str(root)):
@@ -264,7 +284,7 @@ def _files(rows: Sequence[Row], root: Path, mistakes: list[tuple[int, str]]) -> 
         if mistake is None and resolved in first_line:
             mistake = f"the same file as in line {first_line[resolved]}"
         if mistake is not None:
-            mistakes.append((row.line, f"{row.path!r:.200}: {mistake}"))
+            mistakes.add(row.line, f"{row.path!r:.200}: {mistake}")
             continue
         first_line[resolved] = row.line
         files.append((normalised(row.path), resolved))
@@ -317,11 +337,3 @@ def _meant(typed: str, missing: Path, beside: dict[Path, dict[str, str]]) -> str
         beside[folder] = {folded(entry.name): entry.name for entry in entries if entry.is_file()}
     name = beside[folder].get(folded(missing.name))
     return f"; did you mean {str(PurePosixPath(typed).with_name(name))!r}?" if name else ""
-
-
-def _refuse(mistakes: Sequence[tuple[int, str]], shown: str) -> None:
-    if not mistakes:
-        return
-    lines = [f"{shown}:{line}: {what}" for line, what in sorted(mistakes)]
-    more = [f"{shown}: {len(lines) - SHOWN} more of {len(lines)} mistakes"] if len(lines) > SHOWN else []
-    raise DataError("\n".join(lines[:SHOWN] + more))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,14 +144,10 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
             if isinstance(opened, TiffImageFile):
                 _check_tile(opened, name)
             if opened.format == "JPEG" and digested:
-                _check_work(file, name)
+                check_memory(2 * os.fstat(file.fileno()).st_size, name)
+                file.seek(0)
+                check_work(file.read(), name)
             yield sha256, opened
-
-
-def _check_work(file: BinaryIO, name: str) -> None:
-    check_memory(2 * os.fstat(file.fileno()).st_size, name)
-    file.seek(0)
-    check_work(file.read(), name)
 
 
 def _check_tile(opened: TiffImageFile, name: str) -> None:
@@ -165,7 +161,7 @@ def _check_tile(opened: TiffImageFile, name: str) -> None:
 
 @contextmanager
 def _exif_left_alone() -> Iterator[None]:
-    """Without a word about a damaged EXIF block, which decides no pixel: Pillow reads a JPEG's on the way."""
+    """Keep Pillow, which reads a JPEG's EXIF block on the way, from warning of a damaged one: it decides no pixel."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
         yield

@@ -39,7 +39,7 @@ def existing_file(path: Path, source: str) -> Path:
     """The path, if a file is there.
 
     Raises:
-        DataError: there is none; names a file beside it that was perhaps meant. Or it is a folder, a pipe, a device.
+        DataError: there is none (a file beside it may have been meant), or it is a folder, a pipe or a device.
     """
     with parsing(source):  # a path may hold a NUL, or lie in a folder that may not be searched
         if path.is_file():

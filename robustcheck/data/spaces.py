@@ -4,60 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
 from robustcheck.data import dicom
 from robustcheck.data.grouped_faults import Alike, kinds_of
-from robustcheck.data.samples import PixelSpace, Shape
+from robustcheck.data.pictures import Picture
+from robustcheck.data.samples import PixelSpace
 from robustcheck.data.used_range import USUAL_CT
 from robustcheck.errors import DataError
 
 _ONE_SPACE = "a budget means one thing in one pixel space"
 
 
-class ImageFile(Protocol):
-    """A file whose header has been read."""
-
-    @property
-    def name(self) -> str:
-        """What its source calls it."""
-
-    @property
-    def shape(self) -> Shape:
-        """Its shape (C, H, W)."""
-
-    @property
-    def depth(self) -> int:
-        """Bits that it can store."""
-
-    def holds(self, bits: int) -> bool:
-        """Whether its pixels can be read in so many bits."""
-
-    @property
-    def lowest(self) -> int:
-        """The lowest value that it can store: in Hounsfield units, or as stored."""
-
-    @property
-    def hounsfield(self) -> bool:
-        """Whether its values are Hounsfield units."""
-
-    @property
-    def inverted(self) -> bool:
-        """Whether its largest value is black."""
-
-    @property
-    def sha256(self) -> str:
-        """The digest of its bytes."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is peculiar to it; completes "3 files, first a.png, …"."""
-
-    def levels(self, zero: int, bits: int) -> NDArray[Any]:
-        """Its pixels (C, H, W), counted from a value, dark to bright."""
-
+ImageFile: TypeAlias = Picture | dicom.Scan
+"""A file whose header has been read."""
 
 _DIFFERENT: dict[str, Callable[[ImageFile], bool]] = {
     "a CT in Hounsfield units": lambda file: file.hounsfield,
@@ -151,7 +111,7 @@ def _span(file: ImageFile) -> PixelSpace:
 
 
 def _whole(spans: Sequence[PixelSpace]) -> PixelSpace:
-    """The least pixel space from the lowest value of all on that holds each of them, be it of more than 16 bits."""
+    """The smallest pixel space that holds all of them, from their lowest value on; it may need more than 16 bits."""
     zero = min(span.zero for span in spans)
     count = max(span.zero + (1 << span.bits) for span in spans) - zero
     return PixelSpace(bits=(count - 1).bit_length(), zero=zero, hounsfield=zero)

@@ -12,7 +12,7 @@ _SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or a row is of by what it is called; None: no split is called so."""
+    """The split that a folder's name, or a row's word for it, stands for; None if it stands for none."""
     return _SPLIT_OF.get(name.lower())
 
 
@@ -22,7 +22,7 @@ def is_split(name: str) -> bool:
 
 
 def values_of_split(split: str, names: Iterable[str], what: str) -> list[str]:
-    """What rows of a table say that are of a split: one word, in letters of either case; none if no row is.
+    """The word by which a table's rows say that they are of a split, in each case that occurs; none if no row is.
 
     Args:
         split: as the policy says.

@@ -76,7 +76,8 @@ def _result(standing: Standing, cost: Cost, health: tuple[HealthCheck, ...]) -> 
     metrics = measurement.metrics(gate.bounds)
     requirements = compare(gate.bounds, metrics, standing.rule)
     surrogates = as_reported(standing.loaded_surrogates, setting, standing.goal, standing.attacked, standing.found)
-    undercut, by_metrics = _undercut(standing), judge(requirements, metrics)
+    undercut = _undercut_sample_by_sample(standing) or _undercut_as_a_whole(standing)
+    by_metrics = judge(requirements, metrics)
     vacuous = vacuous_in(standing) if by_metrics == "pass" else None
     verdict, error = judged_as(standing, by_metrics, metrics, health, undercut, vacuous)
     every = outcomes(
@@ -139,11 +140,6 @@ def judged_as(
     if setting.strict and (reason := _distrusted(standing, metrics, health, undercut)):
         return "error", reason
     return verdict, None
-
-
-def _undercut(standing: Standing) -> str | None:
-    """Why a pass would not stand if the adversary did what controls do; None if it would."""
-    return _undercut_sample_by_sample(standing) or _undercut_as_a_whole(standing)
 
 
 def _undercut_sample_by_sample(standing: Standing) -> str | None:

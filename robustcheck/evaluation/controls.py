@@ -22,7 +22,7 @@ from robustcheck.results import Cell, Control
 from robustcheck.threats import Region
 
 Shown = Callable[[torch.Tensor], torch.Tensor]
-"""Makes of clean images (N, C, H, W), shares of the full range, what is shown in their place."""
+"""From clean images (N, C, H, W), shares of the full range, to what is shown in their place."""
 
 Admitted = Literal["each", "all", "none"]
 """Whether a gate's adversary may do what a control does: to each sample apart from the others, to all at once, or not.

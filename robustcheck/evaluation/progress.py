@@ -17,11 +17,7 @@ def silent(*_told: object) -> None:
 
 
 class ListenerError(BaseException):
-    """What a listener has raised, past all that makes results of errors.
-
-    Args:
-        raised: the listener's own.
-    """
+    """Carries what a listener `raised` past all that makes results of errors."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(str(raised))

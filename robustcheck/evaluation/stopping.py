@@ -43,7 +43,7 @@ class Stopping:
 
     @classmethod
     def after(cls, known: Standing, before: int, until: int) -> Stopping:
-        """Whether the verdict was decided with more than `before` samples, and `until` at most."""
+        """Whether the verdict was decided with more than `before` samples and at most `until`."""
         return cls(known=known, needed=_needed(known, before, until))
 
     @property

@@ -28,13 +28,7 @@ _MASKED = ("gradient-explains", "beats-searches-without-gradients")  # which tel
 
 
 def weak_passes(standing: Standing, health: Sequence[HealthCheck], cost: Cost) -> Iterator[Finding]:
-    """Warnings about a gate that passes.
-
-    Args:
-        standing: what the searches came to.
-        health: what was examined of them.
-        cost: of the searches.
-    """
+    """Warnings about a gate that passes, whose searches came to this, were examined so, and cost so much."""
     gate = standing.gate
     messages = {
         "tiny-budget": _tiny(standing),
@@ -100,7 +94,7 @@ def _few_queries(standing: Standing) -> str | None:
 
 
 def _hardly_trained(gate: Gate) -> str | None:
-    """Why patches or stickers are not what a training makes of them."""
+    """Why patches or stickers were hardly trained; None if they were."""
     spec = gate.attack
     if isinstance(spec, PatchSpec):
         if spec.patch is not None:

@@ -13,12 +13,10 @@ box, or an oracle that counts; `means` are those of the gradients of several net
 
 from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox
 from robustcheck.models.candidate import Candidate
-from robustcheck.models.head import Head
 from robustcheck.models.loading import load_candidate
 
 __all__ = [
     "Candidate",
-    "Head",
     "LabelOracle",
     "Meter",
     "ScoreOracle",

@@ -7,6 +7,7 @@ limit before anything is asked, and answer from the shipped artefact itself; the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 
@@ -87,6 +88,10 @@ class Surrogates:
             told = surrogate.head.oracle_scores(own)
             every.append(told + (surrogate.head.at_operating_point(told) - first.at_operating_point(told)))
         return first.decide(torch.stack(every).mean(dim=0))
+
+
+Gradients: TypeAlias = WhiteBox | Surrogates
+"""Whose gradients a search follows."""
 
 
 class _Oracle:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from robustcheck import resources
 from robustcheck.errors import CandidateError
 from robustcheck.results import FileInfo
 from robustcheck.words import shown
@@ -18,6 +19,7 @@ _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked witho
 _ZIP = b"PK"
 _OTHERS = (".ts", ".pt2", ".safetensors")  # whose loaders look at the beginning of what they read
 _SLACK_BYTES = 64 * 1024 * 1024
+PICKLE_SLACK_BYTES = 1024 * 1024  # each of which may come to some hundred when it is unpickled
 
 
 def digest(files: Sequence[Path], folder: Path) -> tuple[str, tuple[FileInfo, ...]]:
@@ -44,7 +46,8 @@ def check_beginning(path: Path) -> None:
     """Refuse a file that cannot be a candidate before all of it is read: one of zeros may be of a terabyte.
 
     Raises:
-        CandidateError: it is none that a disk holds, or begins otherwise than a state dict whose name it has.
+        CandidateError: it is none that a disk holds or that memory does, or begins otherwise than a state dict whose
+            name it has.
     """
     try:
         with path.open("rb") as stream:
@@ -53,6 +56,11 @@ def check_beginning(path: Path) -> None:
         raise CandidateError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if beginning and size == 0:  # as below /proc, where reading may not end
         raise CandidateError(f"{path} is not a file that a disk holds")
+    memory = resources.memory()
+    if memory is not None and size > memory:
+        raise CandidateError(
+            f"{path.name} is of {size:,} bytes, and this process may have {memory:,} bytes of memory; it is not loaded"
+        )
     if path.suffix.lower() not in _OTHERS and not beginning.startswith((_ZIP, pickle.PROTO)):
         raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
 
@@ -72,11 +80,11 @@ def check_archive(path: Path) -> list[str]:
         raise CandidateError(f"{path.name} is a broken archive: {error}") from None
     if any(member.compress_type not in _PLAIN for member in members):
         raise CandidateError(f"{path.name} holds what is neither stored nor deflated, as torch does; it is not loaded")
+    size = path.stat().st_size
     unpacked = sum(member.file_size for member in members)
-    if unpacked > 2 * path.stat().st_size + _SLACK_BYTES:
-        raise CandidateError(
-            f"{path.name} holds {path.stat().st_size:,} bytes that claim to unpack to {unpacked:,}; it is not loaded"
-        )
+    pickled = sum(member.file_size for member in members if member.filename.lower().endswith(".pkl"))
+    if unpacked > 2 * size + _SLACK_BYTES or pickled > size + PICKLE_SLACK_BYTES:
+        raise CandidateError(f"{path.name} holds {size:,} bytes that claim to unpack to {unpacked:,}; it is not loaded")
     return [member.filename for member in members]
 
 

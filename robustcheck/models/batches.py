@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from robustcheck.data.samples import Shape
+from robustcheck.data.samples import Samples, Shape
 from robustcheck.models.grey_levels import shares_of
-from robustcheck.models.preprocess import Levels
 
 Member = TypeVar("Member")
-
-
-class StoredSamples(Levels, Protocol):
-    """The gate's samples, as far as a candidate needs to see them."""
-
-    def __len__(self) -> int: ...
-    def shape_of(self, index: int, /) -> Shape:
-        """(C, H, W) of a sample."""
-
-    def image(self, index: int, /) -> np.ndarray:
-        """Its stored integers, of that shape."""
 
 
 def batches(
@@ -42,7 +30,7 @@ def batches(
             yield group[start : start + size]
 
 
-def as_shares(samples: StoredSamples, indexes: list[int], device: torch.device) -> torch.Tensor:
+def as_shares(samples: Samples, indexes: list[int], device: torch.device) -> torch.Tensor:
     """Stored images of one shape as float32 shares (N, C, H, W) of the full range."""
     stored = torch.from_numpy(np.stack([samples.image(index) for index in indexes]))
     if device.type == "cuda":  # as integers, and while the GPU works on

@@ -100,12 +100,11 @@ class Candidate:
         *,
         exact: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What searches see at images (N, C, H, W), for true readings and aims (N,).
+        """What searches see at images (N, C, H, W), shares of the full range, of true readings (N,).
 
         Args:
-            images: shares of the full range.
-            labels: true readings.
-            aims: labels that rows are to be turned to.
+            images, labels: the images and their readings.
+            aims: (N,) labels that rows are to be turned to.
             objective: what is raised.
             exact: ask the artefact or its twin, and no faster form; what goes into its last softmax or sigmoid, where
                 that was left off.

@@ -18,10 +18,7 @@ _NO_CODE = ("no kernel image", "not compatible", "invalid device function")
 
 
 def chosen(name: str) -> tuple[torch.device, tuple[str, ...]]:
-    """Where a candidate works, of GPUs which one, and what the reader of the report should know about that.
-
-    Args:
-        name: as policies name it.
+    """Where a candidate works whose policy names a device so, and what the reader of the report should know about it.
 
     Raises:
         CandidateError: there is no such GPU, or this PyTorch has no code for it.

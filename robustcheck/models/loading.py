@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from robustcheck.data.samples import Samples
 from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models import artefact, devices, stochastic
-from robustcheck.models.batches import StoredSamples
 from robustcheck.models.candidate import Candidate, SearchForm
 from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.fast.layout import as_oracles_ask
@@ -43,7 +43,7 @@ def load_candidate(
     spec: ModelSpec,
     *,
     folder: Path,
-    samples: StoredSamples,
+    samples: Samples,
     seed: int = 0,
     oracles: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -72,20 +72,11 @@ def load_candidate(
     files = _files(path, spec)
     before = artefact.digest(files, path.parent)[1]
     with left_as_found():
-        network = _load_within_memory(path, spec, folder, device)
-        trial = Trial.of(spec, network, samples)
+        trial = Trial.of(spec, _load_within_memory(path, spec, folder, device), samples)
         preprocess, chunks = trial.preprocess, trial.chunks
         torch.manual_seed(seed)
-        raw, some = trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
-        head = read_head(spec, raw, lambda: trial.beyond(some))
-        randomness, probe_notes = check_evaluation_mode(
-            trial.ask, some, chunks.limit, network.in_training, network.precision, has_mode=network.has_mode
-        )
-        logits = head.logits(raw)
-        if randomness is not None:
-            others = [head.logits(trial.all_scores(progress)) for _ in range(stochastic.CALLS - 1)]
-            logits = stochastic.usual(head, torch.stack([logits, *others]))
-            network = stochastic.asked_only(network)
+        head, logits, randomness, probe_notes = _asked(spec, trial, progress)
+        network = trial.network if randomness is None else stochastic.asked_only(trial.network)
         first = trial.load(_spread(trial.alike, head, logits, seed))
         compared = tuple(map(preprocess, torch.split(first, chunks.limit)))
         with full_precision(network.device):
@@ -97,9 +88,7 @@ def load_candidate(
             )
             if search_form is not None and search_form.error > 0:
                 search_form = replace(search_form, steepness=_steepness(search_form, preprocess, chunks, first))
-    sha256, infos = artefact.digest([*files, *network.sources], path.parent)
-    if (*infos[: len(before)], *(one.sha256 for one in infos[len(before) :])) != (*before, *network.sources.values()):
-        raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
+    sha256, infos = _unchanged(path, files, before, network)
     notes = (
         *device_notes,
         *([devices.NOTE] if network.device.type == "cuda" else []),
@@ -125,6 +114,36 @@ def load_candidate(
         with left_as_found():
             candidate = as_oracles_ask(candidate, chain([first], trial.other_shapes()))
     return candidate, logits
+
+
+def _asked(
+    spec: ModelSpec, trial: Trial, progress: Callable[[int, int], None] | None
+) -> tuple[AnyHead, torch.Tensor, float | None, tuple[str, ...]]:
+    """How a network's scores are read, and its logits (N, K) on all samples; how far answers differ, and notes."""
+    network, raw, some = trial.network, trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
+    head = read_head(spec, raw, lambda: trial.beyond(some))
+    randomness, notes = check_evaluation_mode(
+        trial.ask, some, trial.chunks.limit, network.in_training, network.precision, has_mode=network.has_mode
+    )
+    logits = head.logits(raw)
+    if randomness is not None:
+        others = [head.logits(trial.all_scores(progress)) for _ in range(stochastic.CALLS - 1)]
+        logits = stochastic.usual(head, torch.stack([logits, *others]))
+    return head, logits, randomness, notes
+
+
+def _unchanged(
+    path: Path, files: Sequence[Path], before: tuple[FileInfo, ...], network: Network
+) -> tuple[str, tuple[FileInfo, ...]]:
+    """The digest of the candidate's files, and of its code beside the policy, if they are still what was loaded.
+
+    Raises:
+        CandidateError: one of them changed.
+    """
+    sha256, infos = artefact.digest([*files, *network.sources], path.parent)
+    if (*infos[: len(before)], *(one.sha256 for one in infos[len(before) :])) != (*before, *network.sources.values()):
+        raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
+    return sha256, infos
 
 
 def _negatives(spec: ModelSpec) -> list[str]:
@@ -214,13 +233,9 @@ def _scale(head: AnyHead) -> fast_form.ScoreScale:
 
 
 def _spread(alike: Sequence[int], head: AnyHead, logits: torch.Tensor, seed: int) -> list[int]:
-    """A subset of these samples covering every reading; sources are often sorted by label.
+    """A few of these samples, of one shape, that cover every reading by the logits (N, K) of all samples.
 
-    Args:
-        alike: numbers of samples of one shape.
-        head: reads logits.
-        logits: (N, K) of all samples.
-        seed: of which are taken.
+    The first ones would not do: sources are often sorted by label.
     """
     choose = spread if head.multilabel else stratified
     readings, names = head.decide(logits[list(alike)]).numpy(), [str(sample) for sample in alike]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -32,11 +32,8 @@ NO_GRADIENT = (
 """Of a network that answers with its decision, or with anything else that no gradient passes."""
 
 
-class Forward(Protocol):
-    """The network proper: input tensor (N, …) on the network's device to raw scores (N, K) or (N,)."""
-
-    def __call__(self, inputs: torch.Tensor, /) -> torch.Tensor:
-        """Ask."""
+Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""The network proper: input tensor (N, …) on the network's device to raw scores (N, K) or (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.nn.functional import interpolate
 
+from robustcheck.data.samples import Samples
 from robustcheck.errors import CandidateError
 from robustcheck.models.network import Takes
 from robustcheck.models.refusals import not_one_image, reason_of
@@ -26,24 +27,7 @@ _SHAPES = re.compile(
 _IN_CODE = (ArithmeticError, AttributeError, ImportError, KeyError, NameError, NotImplementedError, TypeError)
 """Errors of a network's own code, whatever it is given; torch raises IndexError about dimensions, too."""
 
-
 _MOST_OF_8_BITS = 255
-
-
-class Levels(Protocol):
-    """What is known of how images are stored."""
-
-    @property
-    def maximum(self) -> int:
-        """The largest level that can be stored."""
-
-    @property
-    def zero(self) -> int:
-        """The value in a file that level 0 stands for."""
-
-    @property
-    def hounsfield(self) -> int | None:
-        """Hounsfield units of level 0; None if the images are no CT."""
 
 
 class Preprocess:
@@ -80,9 +64,9 @@ class Preprocess:
         self._identity = bool((self._scale == 1).all() and (self._shift == 0).all())
 
     @classmethod
-    def of(cls, spec: PreprocessSpec, device: torch.device, levels: Levels) -> Preprocess:
-        """The preprocessing of images that are stored so."""
-        return cls(spec, device, maximum=levels.maximum, zero=levels.zero, hounsfield=levels.hounsfield)
+    def of(cls, spec: PreprocessSpec, device: torch.device, samples: Samples) -> Preprocess:
+        """The preprocessing of images that are stored as these samples are."""
+        return cls(spec, device, maximum=samples.maximum, zero=samples.zero, hounsfield=samples.hounsfield)
 
     @property
     def channels_first(self) -> bool:

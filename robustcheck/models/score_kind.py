@@ -189,7 +189,7 @@ def _inside(scores: torch.Tensor) -> bool:
 
 
 def _at_both_ends(scores: torch.Tensor) -> bool:
-    """Whether some are near to 0 and others near to 1, and none beyond: as a sigmoid's that is sure, and no logits."""
+    """Whether some are near to 0, others near to 1, and none beyond: as from a sure sigmoid, and never as logits."""
     return float(scores.min()) <= _END and float(scores.max()) >= 1 - _END
 
 

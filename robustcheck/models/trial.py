@@ -8,9 +8,9 @@ from math import ceil, log2, prod
 
 import torch
 
-from robustcheck.data.samples import Shape
+from robustcheck.data.samples import Samples, Shape
 from robustcheck.errors import CandidateError
-from robustcheck.models.batches import StoredSamples, as_shares, batches
+from robustcheck.models.batches import as_shares, batches
 from robustcheck.models.candidate import Meter, raw_scores
 from robustcheck.models.memory import Chunks
 from robustcheck.models.network import Network
@@ -25,7 +25,7 @@ _ROOMY = 64 * 2**30  # bytes: with as much free memory, a GPU is given batches o
 class Trial:
     """A network, its preprocessing, and the samples that it is run on."""
 
-    samples: StoredSamples
+    samples: Samples
     shapes: Sequence[Shape]  # (C, H, W) of each of the N samples
     network: Network
     preprocess: Preprocess
@@ -33,7 +33,7 @@ class Trial:
     meter: Meter = field(default_factory=Meter)
 
     @classmethod
-    def of(cls, spec: ModelSpec, network: Network, samples: StoredSamples) -> Trial:
+    def of(cls, spec: ModelSpec, network: Network, samples: Samples) -> Trial:
         """The trial of a network that the policy describes so.
 
         Raises:

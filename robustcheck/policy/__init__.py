@@ -16,7 +16,7 @@ from robustcheck.policy.fields import SPLITS
 from robustcheck.policy.gradient_specs import APGDSpec, EnsembleSpec, FGSMSpec, FMNSpec, PGDSpec
 from robustcheck.policy.loader import Gate, Policy, load_policy
 from robustcheck.policy.model_spec import ModelSpec, PreprocessSpec
-from robustcheck.policy.patch_specs import Box, PatchSpec, RP2Spec
+from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import (
     HopSkipJumpSpec,
@@ -40,7 +40,6 @@ __all__ = [
     "APGDSpec",
     "AttackSpec",
     "Bound",
-    "Box",
     "ConditionsSpec",
     "DataSpec",
     "DecisionSpec",

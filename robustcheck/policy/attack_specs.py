@@ -59,10 +59,7 @@ def _attack(value: Any) -> Any:
     return value
 
 
-def _attack_schema() -> dict[str, Any]:
-    return {"anyOf": [{"enum": list(ATTACKS)}, *(plain_schema(spec) for spec in ATTACKS.values())]}
-
-
+_ATTACK_SCHEMA = {"anyOf": [{"enum": list(ATTACKS)}, *(plain_schema(spec) for spec in ATTACKS.values())]}
 AttackField = Annotated[
-    AttackSpec, Field(discriminator="name"), BeforeValidator(_attack), WithJsonSchema(_attack_schema())
+    AttackSpec, Field(discriminator="name"), BeforeValidator(_attack), WithJsonSchema(_ATTACK_SCHEMA)
 ]

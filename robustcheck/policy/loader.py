@@ -84,7 +84,7 @@ class Gate:
     def surrogates(self) -> SurrogatesEntry | None:
         """The attack, if it follows other models in the candidate's place."""
         attack = self.attack
-        return attack if isinstance(attack, SurrogatesEntry) and attack.follows_surrogates else None
+        return attack if isinstance(attack, SurrogatesEntry) and (attack.surrogate or attack.train) else None
 
     @property
     def asks(self) -> bool:

@@ -91,11 +91,6 @@ class SurrogatesEntry(AttackEntry):
         tuple[TrainSpec, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many(plain_schema(TrainSpec)))
     ] = Field((), max_length=16, description="{architecture, epochs, …}: train a surrogate, once; or a list")
 
-    @property
-    def follows_surrogates(self) -> bool:
-        """Whether it names any."""
-        return bool(self.surrogate or self.train)
-
     def beside(self, candidate: PreprocessSpec) -> Self:
         """The same, with the steps of preprocessing that its models leave out as the candidate has them."""
         return self.model_copy(

@@ -51,14 +51,6 @@ def _up_to(most: float) -> Range:
     return 0.0, most
 
 
-def _down_to(least: float) -> Range:
-    return least, 1.0
-
-
-def _quality_from(least: float) -> Range:
-    return least, 100.0
-
-
 Degrees = Annotated[Range, _range(-180, 180, _each_way, "degrees each way such as 15"), _SCHEMA]
 Scale = Annotated[Range, _range(0.05, 20, _around_one, "a share each way such as 0.1, which is [0.9, 1.1]"), _SCHEMA]
 Shift = Annotated[Range, _range(-10, 10, _each_way, "a share of the image's sides each way such as 0.1"), _SCHEMA]
@@ -69,8 +61,10 @@ Blur = Annotated[Range, _range(0, 1000, _up_to, "the largest standard deviation 
 NoiseLevel = Annotated[
     Range, _range(0, 1, _up_to, "the largest standard deviation, a share of the range such as 0.02"), _SCHEMA
 ]
-Resampling = Annotated[Range, _range(0.01, 1, _down_to, "the smallest share of the resolution such as 0.5"), _SCHEMA]
-Quality = Annotated[Range, _range(1, 100, _quality_from, "the lowest quality such as 50"), _SCHEMA]
+Resampling = Annotated[
+    Range, _range(0.01, 1, lambda least: (least, 1.0), "the smallest share of the resolution such as 0.5"), _SCHEMA
+]
+Quality = Annotated[Range, _range(1, 100, lambda least: (least, 100.0), "the lowest quality such as 50"), _SCHEMA]
 
 
 class ConditionsSpec(Section):
@@ -92,14 +86,10 @@ class ConditionsSpec(Section):
     )
     holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
 
-    @property
-    def drawn_on_a_grid(self) -> tuple[str, ...]:
-        """The conditions that are drawn for each look from a grid of distances and angles, which sets the others."""
-        return tuple(name for name in CONDITIONS if name not in SET_BY_A_GRID and getattr(self, name) is not None)
-
     def looks_from(self, places: int, *, drawing: bool = False) -> int:
         """Looks from each of so many places of a grid: one, if nothing is drawn there, nor by the candidate."""
-        return max(_LEAST_FROM_A_PLACE, ceil(_LEAST / places)) if self.drawn_on_a_grid or drawing else 1
+        drawn = any(getattr(self, name) is not None for name in CONDITIONS if name not in SET_BY_A_GRID)
+        return max(_LEAST_FROM_A_PLACE, ceil(_LEAST / places)) if drawn or drawing else 1
 
     def fresh_looks(self, *, drawing: bool) -> int:
         """Looks that a counterexample is judged on; of a candidate that draws, each of them is a call of its own."""

@@ -28,7 +28,7 @@ _FIRST = {"null": ["~", "n", "N", ""], "bool": list("tTfF"), "int": list("-01234
 
 
 class LimitError(yaml.MarkedYAMLError):
-    """More of it than a policy may have."""
+    """A policy has more values, or nests them deeper, than it may."""
 
 
 class CoreLoader(yaml.SafeLoader):

@@ -90,12 +90,12 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, kind, path)
         self._around.add(node)
-        result = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
+        if isinstance(node, yaml.MappingNode):
+            result: Any = self._mapping(node, path)
+        else:
+            result = [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
         self._around.remove(node)
         return result
-
-    def _sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
-        return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}

@@ -59,7 +59,10 @@ def qualify(known: tuple[Known, ...] = KNOWN, *, progress: Listener = silent) ->
         reports.append(report)
         environment, gates = report.environment, {gate.id: gate for gate in report.gates}
         answers += [
-            _answer(one, gates[name], report) if name in gates else _unanswered(one, name) for name in one.gates
+            _answer(one, gates[name], report)
+            if name in gates
+            else _known_answer(one, name, "an answer", "none", "", agrees=False)
+            for name in one.gates
         ]
     progress("qualifying", len(known), len(known))
     return Qualification(
@@ -89,7 +92,7 @@ def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
 
 
 def _of_known_accuracy(known: Known, gate: GateResult, *, images: int) -> KnownAnswer:
-    """Whether a gate left as much of the candidate's accuracy as is known to be left, and judged that right."""
+    """Whether a gate left as much of the candidate's accuracy as is known to be left, and judged that rightly."""
     measured, required = _accuracy(gate), known.gates[gate.id]
     accused = [*_codes(gate, "error"), *_codes(gate, "warning")]
     true = 1.0 if known.images == "far_images" else true_accuracy(gate.id)
@@ -123,10 +126,6 @@ def _caught(gate: GateResult) -> list[str]:
         return []
     said = {NOTHING_TO_FOLLOW: "the attack had nothing to follow", NO_GRADIENT: "it has no gradient"}
     return [*(name for name, words in said.items() if words in error), *_codes(gate, "error")]
-
-
-def _unanswered(known: Known, gate: str) -> KnownAnswer:
-    return _known_answer(known, gate, "an answer", "none", "", agrees=False)
 
 
 def _known_answer(known: Known, gate: str, expected: str, found: str, caught: str, *, agrees: bool) -> KnownAnswer:

@@ -11,21 +11,17 @@ template shows. Reports are functions of results and of the counterexample files
 """
 
 from robustcheck.report.gate import gate_text
-from robustcheck.report.junit import gate_properties, suite_properties
 from robustcheck.report.loading import read_report
-from robustcheck.report.output import Output, outputs
+from robustcheck.report.output import outputs
 from robustcheck.report.summary import render, summary_line, summary_table
 from robustcheck.report.writing import render_reports, write_reports
 
 __all__ = [
-    "Output",
-    "gate_properties",
     "gate_text",
     "outputs",
     "read_report",
     "render",
     "render_reports",
-    "suite_properties",
     "summary_line",
     "summary_table",
     "write_reports",

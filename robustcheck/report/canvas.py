@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from robustcheck.report.text import bound_of, measured_value, number, one_line, support
 from robustcheck.results import GateResult, Metric
@@ -48,6 +49,7 @@ class Series:
     style: int  # from 1
     line: str  # SVG path
     points: tuple[Point, ...]
+    lower: str | None = None  # SVG path of what the line may be at the least, where that is known to be less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +58,12 @@ class Plot:
 
     heading: str
     axis: str  # what the horizontal one shows
-    width: int
-    height: int
-    left: int
-    right: int
-    top: int
-    bottom: int
+    width: ClassVar[int] = WIDTH
+    height: ClassVar[int] = HEIGHT
+    left: ClassVar[int] = LEFT
+    right: ClassVar[int] = WIDTH - RIGHT
+    top: ClassVar[int] = TOP
+    bottom: ClassVar[int] = HEIGHT - BOTTOM
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     clean: Point | None
@@ -78,12 +80,6 @@ def sheet(
     return Plot(
         heading=heading,
         axis=axis,
-        width=WIDTH,
-        height=HEIGHT,
-        left=LEFT,
-        right=WIDTH - RIGHT,
-        top=TOP,
-        bottom=HEIGHT - BOTTOM,
         x_ticks=x_ticks,
         y_ticks=tuple(Tick(at=place_y(tenth / 10), label=f"{tenth / 10:.1f}") for tenth in range(0, 11, 2)),
         clean=clean,

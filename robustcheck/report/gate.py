@@ -92,7 +92,7 @@ def gate_text(gate: GateResult) -> str:
     """What one gate found, as plain text whose first line says why it has its verdict."""
     sections = [
         [verdict_sentence(gate)],
-        _error_lines(gate),
+        behind_bars(gate.error)[1:] if gate.error else [],  # the first line of an error is in the verdict's sentence
         _requirement_lines(gate),
         _fact_lines(gate),
         _slice_lines(gate),
@@ -136,11 +136,6 @@ def _straddles(gate: GateResult, requirement: Requirement) -> bool:
     return (
         bound is not None and metric.low is not None and metric.high is not None and metric.low < bound[1] < metric.high
     )
-
-
-def _error_lines(gate: GateResult) -> list[str]:
-    """The rest of an error whose first line is in the verdict's sentence."""
-    return behind_bars(gate.error)[1:] if gate.error else []
 
 
 def _requirement_lines(gate: GateResult) -> list[str]:

@@ -83,7 +83,8 @@ def _needs_run_case(report: AuditReport, cases: list[TestCase]) -> bool:
 
 def _run_case(report: AuditReport) -> TestCase:
     if report.interrupted:
-        message = f"interrupted: {_of_all(report)} were evaluated"
+        every = len(report.gates) + len(report.not_run)
+        message = f"interrupted: {len(report.gates)} of {every} gates were evaluated"
     elif not report.gates:
         message = "no gate was evaluated"
     else:
@@ -91,10 +92,6 @@ def _run_case(report: AuditReport) -> TestCase:
     case = _case(RUN, None)
     case.add_error_info(message, f"{message}\n{summary_line(report)}", "error")
     return case
-
-
-def _of_all(report: AuditReport) -> str:
-    return f"{len(report.gates)} of {len(report.gates) + len(report.not_run)} gates"
 
 
 def _case(name: str, seconds: float | None) -> TestCase:

@@ -190,9 +190,10 @@ def _note_several(folder: Path, names: Sequence[str]) -> None:
 
 
 def _is_emptied(folder: Path) -> bool:
-    """Remove reports of policies that a run has not; whether that is done, or they turn out to be someone else's.
+    """Remove the reports of a policy that this run does not have; whether they are gone, or are someone else's.
 
-    A run that goes on keeps its own; and what cannot be removed keeps no run from beginning: a later one tries again.
+    Another run that still goes on keeps its own. What cannot be removed does not keep this one from beginning: a later
+    run tries again.
     """
     if any(_is_held(scratch) for scratch in _scratch_folders(folder)):
         return False

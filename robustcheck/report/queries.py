@@ -23,18 +23,26 @@ class QueryCurve:
 
     limit: int
     steps: tuple[QueryPoint, ...]  # at least one, by queries
+    elsewhere: tuple[int, ...] = ()  # what samples had cost another gate when that one broke them; here it may be less
+    samples: int = 1  # that accuracy is a share of
 
     def accuracy_after(self, queries: int) -> float:
         """The accuracy that is left after so many queries a sample."""
         return next((step.accuracy for step in reversed(self.steps) if step.queries <= queries), self.steps[0].accuracy)
 
-    def at_smaller_limits(self) -> list[tuple[int, float]]:
-        """What was left after fewer queries: 100 a sample, 500, 1,000 and so on.
+    def least_after(self, queries: int) -> float:
+        """The same if all that another gate broke had been broken at once."""
+        later = sum(after > queries for after in self.elsewhere)
+        return max(0.0, self.accuracy_after(queries) - later / self.samples)
+
+    def at_smaller_limits(self) -> list[tuple[int, float, float]]:
+        """What was left after fewer queries, at least and at most: 100 a sample, 500, 1,000 and so on.
 
         A gate with such a limit would have measured as much, but for what it would have submitted at its end; `square`
         would have gone through its steps sooner, and left less.
         """
-        return [(queries, self.accuracy_after(queries)) for queries in SMALLER_LIMITS if queries < self.limit]
+        smaller = [queries for queries in SMALLER_LIMITS if queries < self.limit]
+        return [(queries, self.least_after(queries), self.accuracy_after(queries)) for queries in smaller]
 
 
 def query_curve(gate: GateResult) -> QueryCurve | None:
@@ -43,21 +51,38 @@ def query_curve(gate: GateResult) -> QueryCurve | None:
     if limit is None or not 1 <= limit <= MOST_QUERIES:
         return None
     steps = [step for step in gate.query_curve if 0 <= step.queries <= limit and math.isfinite(step.accuracy)]
-    return QueryCurve(limit=limit, steps=tuple(sorted(steps, key=lambda step: step.queries))) if steps else None
+    if not steps:
+        return None
+    broken = [outcome for outcome in gate.samples if outcome.status == "broken" and outcome.evidence == "inherited"]
+    elsewhere = [outcome.found_after for outcome in broken]
+    accuracy = gate.metrics.get("accuracy")
+    return QueryCurve(
+        limit=limit,
+        steps=tuple(sorted(steps, key=lambda step: step.queries)),
+        elsewhere=tuple(after for after in elsewhere if after is not None and 0 < after <= limit),
+        samples=max(1, accuracy.samples if accuracy else len(gate.samples)),
+    )
 
 
 def smaller_limits_text(gate: GateResult) -> str:
-    """`0.712 at 100, 0.654 at 500`; nothing for a gate without a curve.
-
-    What another gate found, at a smaller budget, this one might have found sooner.
-    """
+    """`0.712 at 100, 0.050 to 0.654 at 500`; nothing for a gate without a curve."""
     curve = query_curve(gate)
     smaller = curve.at_smaller_limits() if curve else []
-    said = ", ".join(f"{number(accuracy)} at {queries:,}" for queries, accuracy in smaller)
-    reasons = ["square spreads its steps, and its restarts, over the whole limit"] if gate.attack == "square" else []
-    if any(outcome.status == "broken" and outcome.evidence == "inherited" for outcome in gate.samples):
-        reasons.append("other gates found some of these, at their own pace")
-    return f"{said} (or less, as {', and '.join(reasons)})" if said and reasons else said
+    said = ", ".join(f"{range_text(least, most)} at {queries:,}" for queries, least, most in smaller)
+    reasons = []
+    if gate.attack == "square":
+        reasons.append("or less, because square spreads its steps, and its restarts, over the whole limit")
+    if any(least < most for _, least, most in smaller):
+        reasons.append(
+            "a range where another gate broke samples: its queries count at most, none at least; evidence: isolated "
+            "tells"
+        )
+    return f"{said} ({'; '.join(reasons)})" if said and reasons else said
+
+
+def range_text(least: float, most: float) -> str:
+    """`0.654`, or `0.050 to 0.654`."""
+    return number(most) if least == most else f"{number(least)} to {number(most)}"
 
 
 def success_text(gate: GateResult) -> str:

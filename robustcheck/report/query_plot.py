@@ -22,8 +22,8 @@ from robustcheck.report.canvas import (
     style_of,
     ticks,
 )
-from robustcheck.report.queries import QueryCurve, queries_text, query_curve
-from robustcheck.report.text import number, one_line
+from robustcheck.report.queries import QueryCurve, queries_text, query_curve, range_text
+from robustcheck.report.text import one_line
 from robustcheck.results import AuditReport, GateResult, Metric
 
 
@@ -63,13 +63,22 @@ def _series(asked: _Asked, index: int, largest: int) -> Series:
         name=one_line(gate.id),
         style=style_of(index),
         line=f"M{place_x(0)} {place_y(curve.accuracy_after(0))} {falls} H{end}",
+        lower=_lower(curve, largest) if curve.elsewhere else None,
         points=(gate_point(end, gate, asked.accuracy, _words(asked)),),
     )
 
 
+def _lower(curve: QueryCurve, largest: int) -> str:
+    """The line if all that another gate broke had been broken at once."""
+    places = sorted({*(step.queries for step in curve.steps), *curve.elsewhere})
+    falls = " ".join(f"H{place_x(_share(place, largest))} V{place_y(curve.least_after(place))}" for place in places)
+    return f"M{place_x(0)} {place_y(curve.least_after(0))} {falls} H{place_x(_share(curve.limit, largest))}"
+
+
 def _words(asked: _Asked) -> str:
     """`nes: accuracy 0.712 after 100, 0.654 after 500, 0.610 after 1,000 queries (305 of 500), required >= 0.7`."""
-    told = [f"{number(accuracy)} after {queries:,}" for queries, accuracy in asked.curve.at_smaller_limits()]
+    smaller = asked.curve.at_smaller_limits()
+    told = [f"{range_text(least, most)} after {queries:,}" for queries, least, most in smaller]
     told.append(accuracy_words(asked.gate, asked.accuracy, f" after {queries_text(asked.curve.limit)}"))
     return f"{one_line(asked.gate.id)}: accuracy {', '.join(told)}"
 

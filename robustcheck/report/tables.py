@@ -15,24 +15,6 @@ MeasuredCell = tuple[str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurrogateView:
-    """A surrogate and its metrics: accuracy, agreement, the same of the attacked samples, turned."""
-
-    surrogate: Surrogate
-    measured: tuple[MeasuredCell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlView:
-    """The attack, or a control, and the share of the attacked samples that it turned."""
-
-    name: str
-    value: str
-    interval: str
-    count: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class GridView:
     """Distances by angles: for each cell the attack's share, and that without it."""
 
@@ -50,30 +32,24 @@ class SlicesView:
     rows: tuple[tuple[str, str, tuple[MeasuredCell, ...]], ...]  # a part, its size, and a cell for each metric
 
 
-def surrogate_view(surrogate: Surrogate) -> SurrogateView:
-    """What stood in for the candidate."""
+def surrogate_row(surrogate: Surrogate) -> tuple[Surrogate, tuple[MeasuredCell, ...]]:
+    """What stood in for the candidate, and its metrics."""
     metrics = (surrogate.accuracy, surrogate.agreement, surrogate.agreement_attacked, surrogate.turned)
-    measured = tuple(_measured(metric) for metric in metrics)
-    return SurrogateView(surrogate=surrogate, measured=measured)
+    return surrogate, tuple(_measured(metric) for metric in metrics)
 
 
 def _measured(metric: Metric | None) -> MeasuredCell:
     return ("", "", "") if metric is None else (number(metric.value), interval(metric), support_count(metric))
 
 
-def control_views(gate: GateResult) -> Iterator[ControlView]:
-    """The attack and its controls, side by side."""
+def control_rows(gate: GateResult) -> Iterator[tuple[str, str, str, str]]:
+    """The attack, then its controls: name, share of the attacked samples that it turned, its interval and its count."""
     success = gate.metrics.get("attack_success")
     if not gate.controls or success is None:
         return
     attack = "the patch" if gate.threat and gate.threat.capability == "patch" else "the attack"
     for name, metric in [(attack, success), *((one.name, one.success) for one in gate.controls)]:
-        yield ControlView(
-            name=name,
-            value=number(metric.value),
-            interval=interval(metric) or "not computed",
-            count=support_count(metric),
-        )
+        yield name, number(metric.value), interval(metric) or "not computed", support_count(metric)
 
 
 def grid_view(gate: GateResult) -> GridView | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,13 @@ from robustcheck.report.queries import queries_text
 from robustcheck.report.query_plot import query_plot
 from robustcheck.report.summary import summary_line
 from robustcheck.report.tables import (
-    ControlView,
     GridView,
+    MeasuredCell,
     SlicesView,
-    SurrogateView,
-    control_views,
+    control_rows,
     grid_view,
     slices_views,
-    surrogate_view,
+    surrogate_row,
 )
 from robustcheck.report.text import (
     confidence_of,
@@ -39,7 +38,7 @@ from robustcheck.report.text import (
     support_count,
 )
 from robustcheck.report.threat import budget_text, unlike_most
-from robustcheck.results import AuditReport, GateResult, Threat, Verdict
+from robustcheck.results import AuditReport, GateResult, Surrogate, Threat, Verdict
 from robustcheck.results.agreed import EXAMPLES_A_GATE
 from robustcheck.words import plural, visible
 
@@ -95,10 +94,8 @@ class ExampleView:
     """A broken sample: three pictures and what is said about them."""
 
     picture: Example
-    title: str
     amplified: str
     details: str
-    file: str  # the counterexample's
     clean_link: str
     attacked_link: str
     wide: bool  # it has more pixels than a column has room for
@@ -120,8 +117,8 @@ class GateView:
     requirements: tuple[RequirementView, ...]
     metrics: tuple[MetricView, ...]
     facts: Facts
-    surrogates: tuple[SurrogateView, ...]
-    controls: tuple[ControlView, ...]
+    surrogates: tuple[tuple[Surrogate, tuple[MeasuredCell, ...]], ...]
+    controls: tuple[tuple[str, str, str, str], ...]
     patch: PatchPicture
     patch_link: str
     patch_facts: Facts
@@ -205,16 +202,13 @@ def _notices(report: AuditReport) -> Iterator[Notice]:
         text = "The run was stopped before its end. Gates below were finished; the others were not reached."
         yield Notice(kind="error", title="Interrupted", text=text)
     if report.not_run:
-        text = f"{plural(len(report.not_run), 'gate')} of the policy {_were(report.not_run)} not run."
+        were = "was" if len(report.not_run) == 1 else "were"
+        text = f"{plural(len(report.not_run), 'gate')} of the policy {were} not run."
         yield Notice(kind="inconclusive", title="Partial", text=text)
     warnings = sum(finding.severity == "warning" for gate in report.gates for finding in gate.findings)
     if warnings:
         text = f"{plural(warnings, 'warning')} about the gates should be read before you rely on the verdict."
         yield Notice(kind="inconclusive", title="Warnings", text=text)
-
-
-def _were(items: Sequence[object]) -> str:
-    return "was" if len(items) == 1 else "were"
 
 
 def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery) -> GateView:
@@ -231,8 +225,8 @@ def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery)
         requirements=_requirements(gate),
         metrics=_metrics(gate),
         facts=gate_facts(gate),
-        surrogates=tuple(surrogate_view(surrogate) for surrogate in gate.surrogates),
-        controls=tuple(control_views(gate)),
+        surrogates=tuple(surrogate_row(surrogate) for surrogate in gate.surrogates),
+        controls=tuple(control_rows(gate)),
         patch=patch,
         patch_link=link_to(gate.patch.picture or gate.patch.array or "") if gate.patch else "",
         patch_facts=patch_facts(gate.patch) if gate.patch else (),
@@ -288,10 +282,8 @@ def _example(example: Example, threat: Threat | None) -> ExampleView:
         details.append(f"found after {queries_text(outcome.found_after)}")
     return ExampleView(
         picture=example,
-        title=outcome.sample,
         amplified=f"×{example.amplification:.3g}",
         details=", ".join(details),
-        file=outcome.counterexample or "",
         clean_link=link_to(example.clean_file),
         attacked_link=link_to(outcome.counterexample or ""),
         wide=max(example.width, example.height) > _COLUMN,

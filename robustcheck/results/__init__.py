@@ -29,8 +29,6 @@ from robustcheck.results.gate import (
 )
 from robustcheck.results.measured import METRICS, Metric, Requirement, Slice
 from robustcheck.results.report import (
-    SCHEMA,
-    VERDICTS_BY_WEIGHT,
     Answer,
     AuditReport,
     DataInfo,
@@ -44,8 +42,6 @@ from robustcheck.results.report import (
 
 __all__ = [
     "METRICS",
-    "SCHEMA",
-    "VERDICTS_BY_WEIGHT",
     "Answer",
     "AuditReport",
     "Budget",

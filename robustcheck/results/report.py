@@ -178,7 +178,7 @@ def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bo
     Args:
         verdicts: of the gates that were evaluated.
         interrupted: not all were that should have been.
-        allow: inconclusive gates stand in the way of no pass; where nothing passed there is none.
+        allow: inconclusive gates do not stand in the way of a pass; where nothing passed there is none.
     """
     if interrupted or not verdicts:
         return "error"

@@ -68,11 +68,6 @@ class Conditions:
     spec: ConditionsSpec
     exported: tuple[float, float] = (0.0, 1.0)  # shares of the full range that JPEG's 8 bits span
 
-    @property
-    def grainy(self) -> bool:
-        """Whether looks need grain, a normal number per pixel."""
-        return self.spec.noise is not None
-
     def draw(self, uniform: torch.Tensor) -> Looks:
         """Looks made of numbers (N, 12) in [0, 1)."""
         spec = self.spec

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from robustcheck.data.files import take_files
+from robustcheck.data.grouped_faults import Faults
 from robustcheck.errors import DataError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -111,3 +112,11 @@ def test_colour_is_colour_whatever_lies_beside_it(save_picture, load):
     for seed in range(8):
         samples = load("scans", samples=1, seed=seed)
         assert samples.shape_of(0)[0] == (1 if samples.names[0] == "normal/grey.png" else 3)
+
+
+def test_of_faults_that_are_not_told_only_their_number_is_kept():
+    faults = Faults()
+    for index in range(100):
+        faults.add(f"{index}.png", DataError(f"{index}.png holds {min(index, 50)}"))
+    assert len(faults._found) == 10
+    assert faults.sentences()[9:] == ["9.png holds 9", "90 more files cannot be read either"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robustcheck.data.mistakes import Mistakes
 from robustcheck.errors import DataError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -279,6 +280,42 @@ def test_a_manifest_that_memory_would_not_hold(manifest, load, monkeypatch):
     monkeypatch.setattr("robustcheck.data.reading.memory_limit", lambda: 8 * len(text) - 1)
     with pytest.raises(DataError, match=r"^data.csv: it would take .* GiB of memory"):
         load("data.csv")
+
+
+def test_a_manifest_whose_rows_memory_would_not_hold(manifest, load, monkeypatch):
+    """Each is an object, however short it is."""
+    text = "path,label\n" + "\n" * 100
+    manifest(text)
+    monkeypatch.setattr("robustcheck.data.reading.memory_limit", lambda: 8 * len(text) + 50_000)
+    with pytest.raises(DataError, match=r"^data.csv: it would take .* GiB of memory"):
+        load("data.csv")
+
+
+def test_a_header_of_very_many_columns(manifest, load):
+    manifest("path,label" + "," * 10_000 + "\na.png,sick" + "," * 10_000 + "\n")
+    with pytest.raises(DataError, match=r"^data\.csv:1: the header has 10,002 columns; at most 10,000 are read"):
+        load("data.csv")
+
+
+@pytest.mark.parametrize("row", ["x\n", "a.png,sik\n", "{}.png,sick\n"])
+def test_a_manifest_of_wrong_rows_is_not_read_on(manifest, load, monkeypatch, row):
+    monkeypatch.setattr("robustcheck.data.mistakes._MOST", 20)
+    manifest("path,label\n" + "".join(row.format(index) for index in range(40)))
+    asked = []
+    monkeypatch.setattr("robustcheck.data.manifest._plain_file", lambda typed, _: asked.append(typed))
+    with pytest.raises(DataError) as caught:
+        load("data.csv")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "data.csv: more than 20 mistakes; it is not read on"
+    assert len(asked) <= 21
+
+
+def test_mistakes_of_later_lines_are_counted_and_not_kept():
+    mistakes = Mistakes("data.csv")
+    for line in reversed(range(100)):
+        mistakes.add(line, f"mistake {line}")
+    assert mistakes._first == [(line, f"mistake {line}") for line in range(10)]
 
 
 def test_an_image_is_called_by_its_path_at_its_shortest(manifest, load):

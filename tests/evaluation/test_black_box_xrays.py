@@ -25,7 +25,7 @@ def test_estimated_gradients_and_squares_come_near_to_what_true_gradients_leave(
 
 
 def test_labels_alone_make_progress_and_the_curve_shows_it(tmp_path, xrays):
-    gates = gates_on_xrays(tmp_path, xrays, "standard", [_gate("label_only", "8/255", 2000)])
+    gates = gates_on_xrays(tmp_path, xrays, "standard", [_gate("label_only", "8/255", 2000)], samples=40)
     curve = gates["label_only"].query_curve
     assert curve[0].accuracy > 0.8
     at = {limit: min(point.accuracy for point in curve if point.queries <= limit) for limit in (100, 500, 2000)}
@@ -36,7 +36,7 @@ def test_labels_alone_make_progress_and_the_curve_shows_it(tmp_path, xrays):
 def test_no_attack_breaks_fewer_than_the_same_number_of_random_images(kind, epsilon, tmp_path, xrays):
     attacks = ("noise", "square", "nes", "partial_information", "label_only", "hopskipjump", "rays")
     left = _accuracy(
-        gates_on_xrays(tmp_path, xrays, kind, [_gate(attack, epsilon, 300) for attack in attacks], samples=30)
+        gates_on_xrays(tmp_path, xrays, kind, [_gate(attack, epsilon, 300) for attack in attacks], samples=16)
     )
     assert all(left[attack] <= left["noise"] for attack in attacks), left
     assert all(left[attack] < 1 for attack in attacks[1:]), left  # also where random images turn none
@@ -49,7 +49,7 @@ def test_smooth_directions_turn_more_xrays_of_the_hardened_candidate(tmp_path, x
         for attack in attacks
         for kind, blur in (("smooth", {}), ("plain", {"blur": 0}))
     ]
-    left = _accuracy(gates_on_xrays(tmp_path, xrays, "hardened", gates, samples=25))
+    left = _accuracy(gates_on_xrays(tmp_path, xrays, "hardened", gates, samples=16))
     gained = [left[f"{attack}-plain"] - left[f"{attack}-smooth"] for attack in attacks]
     assert min(gained) > 0, left
     assert sum(gained) > 0.25, left

@@ -247,13 +247,13 @@ def test_candidates_that_draw_are_attacked_by_the_mean_of_their_gradients(mask, 
     - {id: clean, require: {accuracy: 0.7}}
     - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: 16/255, require: {accuracy: 0.5}}
     """
-    clean, pgd = masked_gates(tmp_path, xrays, mask, gates, samples=16)
+    clean, pgd = masked_gates(tmp_path, xrays, mask, gates, samples=10)
     assert clean.verdict == "pass"
     assert "same-answers" in _suspected(pgd)
     assert any("depend on chance" in finding.message for finding in pgd.findings)
     assert pgd.verdict == "fail"
     assert {outcome.attacked for outcome in pgd.samples if outcome.status == "broken"} <= {"normal", "pneumonia"}
-    assert [gate.samples for gate in masked_gates(tmp_path, xrays, mask, gates, samples=16)] == [
+    assert [gate.samples for gate in masked_gates(tmp_path, xrays, mask, gates, samples=10)] == [
         clean.samples,
         pgd.samples,
     ]  # what a candidate draws derives from the seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tracemalloc
 import zipfile
@@ -169,6 +170,17 @@ def test_what_no_disk_holds_is_not_read(tmp_path, refused, monkeypatch, suffix):
     (tmp_path / f"net{suffix}").symlink_to("/proc/self/maps")
     monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
     refused(tmp_path / f"net{suffix}", rf"net\{suffix} is not a file that a disk holds$")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ts", ".pt2", ".safetensors"])
+def test_what_no_memory_holds_is_not_read(suffix, tmp_path, refused, monkeypatch, net):
+    """A file of holes takes no room, and an hour to read."""
+    SAVE[suffix](net, tmp_path / f"net{suffix}")
+    os.truncate(tmp_path / f"net{suffix}", 10**12)
+    monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
+    refused(
+        tmp_path / f"net{suffix}", rf"net\{suffix} is of 1,000,000,000,000 bytes, and this process may have .* of mem"
+    )
 
 
 # --- TorchScript -----------------------------------------------------------------------------------------------

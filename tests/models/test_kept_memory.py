@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import resource
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forking import new_processes
 
 from robustcheck.models import process_settings
 from robustcheck.models.memory import Chunks
@@ -32,7 +32,7 @@ def _use_and_free() -> None:
 
 def _in_a_new_process(function):
     """A failed request for memory, which tests before may have made, moves a thread to memory that is never kept."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=new_processes()) as pool:
         return pool.submit(function).result()
 
 

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import pytest
 import tiny_models as tiny
 import torch
+from forking import new_processes
 from torch.nn.functional import conv2d
 
 from robustcheck.attacks import objective
@@ -168,7 +168,7 @@ def _in_full_precision_under(named):
 @pytest.mark.parametrize("named", ["nothing", "convolutions", "all", "former"])
 def test_a_gpus_full_precision_whatever_was_set(named):
     """In a process of its own: to put everything back that is set here is what is tested."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=new_processes()) as pool:
         before, inside, nested, after_nested, after, later = pool.submit(_in_full_precision_under, named).result()
     assert [inside[name] for name in ("products", "convolutions", "recurrent")] == ["ieee"] * 3
     assert inside["mkldnn"] == ("ieee", "ieee", "ieee")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from building import brightness_policy, brightness_project
+from execnet import gateway_io
+from forked_workers import ForkedWorker
+from forking import FORKS
 
 GATES = """
   - id: clean
@@ -24,7 +27,9 @@ PASSING = GATES.replace("0.9]", "0.4]")
 
 # What gates load when they first need it. After a run in this process pytester forgets modules that were not there
 # before, and the next run would load them again, with classes that are not those of the first.
-LOADED_LATE = ("robustcheck.evaluation.evaluation", "robustcheck.report.output", "torch.utils.flop_counter")
+LOADED_LATE = ["robustcheck.evaluation.evaluation", "robustcheck.report.output", "torch.utils.flop_counter"]
+if FORKS:
+    LOADED_LATE += ["multiprocessing.forkserver", "multiprocessing.popen_forkserver"]  # which know the server
 
 # Without xdist loaded, with it loaded and unused, with one worker, and with two.
 MODES = {"plain": ["-p", "no:xdist"], "n0": ["-n0"], "n1": ["-n1"], "n2": ["-n2"]}
@@ -35,6 +40,13 @@ def loaded() -> None:
     """Load for all runs what would be loaded by each."""
     for module in LOADED_LATE:
         import_module(module)
+
+
+@pytest.fixture(autouse=True)
+def _workers_begin_with_the_libraries_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of runs in this process; runs in a process of their own have workers as users have them."""
+    if FORKS:
+        monkeypatch.setattr(gateway_io, "Popen2IOMaster", ForkedWorker)
 
 
 @pytest.fixture(params=["plain", "n0", "n2"])

@@ -74,9 +74,11 @@ def test_a_policy_that_holds_is_green(pytester, project, mode):
     assert (project / "robustcheck-report" / "counterexamples").is_dir()
 
 
-@pytest.mark.parametrize(("policy", "code", "verdict"), [("passing.yaml", 0, "pass"), ("policy.yaml", 1, "fail")])
-def test_it_runs_where_nothing_has_been_loaded(pytester, project, policy, code, verdict):
-    result = pytester.run(sys.executable, "-m", "pytest", "--robustcheck", policy)
+@pytest.mark.parametrize(
+    ("policy", "workers", "code", "verdict"), [("passing.yaml", [], 0, "pass"), ("policy.yaml", ["-n2"], 1, "fail")]
+)
+def test_it_runs_where_nothing_has_been_loaded(pytester, project, policy, workers, code, verdict):
+    result = pytester.run(sys.executable, "-m", "pytest", "--robustcheck", policy, *workers)
     assert result.ret == code
     assert brightness_report(project)["verdict"] == verdict
     assert (project / "robustcheck-report" / "report.html").exists()

@@ -86,15 +86,34 @@ def test_smaller_limits_are_those_below_the_gates_own(limit, text):
     assert smaller_limits_text(curved((0, 0.9), (10, 0.7), (400, 0.5), limit=limit)) == text
 
 
+SQUARE = "or less, because square spreads its steps, and its restarts, over the whole limit"
+SHARED = "a range where another gate broke samples: its queries count at most, none at least; evidence: isolated tells"
+
+
+def shared(**changes):
+    """Ten samples: nine were right, this gate broke two, and others five, after 200, 200, 600 queries and later."""
+    own, after = outcomes(7, 2, 1), (10, 400, 200, 200, 600, 700, 900)
+    rows = [
+        replace(row, found_after=queries, evidence="searched" if place < 2 else "inherited")
+        for place, (row, queries) in enumerate(zip(own, after, strict=False))
+    ]
+    steps = ((0, 0.9), (10, 0.8), (200, 0.6), (400, 0.5), (600, 0.4), (700, 0.3), (900, 0.2))
+    metrics = {"accuracy": replace(metric(2), samples=10)}
+    return curved(*steps, samples=(*rows, *own[7:]), metrics=metrics, **changes)
+
+
 def test_where_a_smaller_limit_would_have_left_less_that_is_said():
-    inherited = tuple(replace(row, evidence="inherited") for row in outcomes(1, 1, 0))
     square = curved((0, 0.9), (10, 0.7), attack="square", samples=())
 
-    why = "square spreads its steps, and its restarts, over the whole limit"
-    others = "other gates found some of these, at their own pace"
-    assert smaller_limits_text(square) == f"0.700 at 100, 0.700 at 500 (or less, as {why})"
-    assert smaller_limits_text(replace(square, samples=inherited)).endswith(f" (or less, as {why}, and {others})")
-    assert smaller_limits_text(curved((0, 0.9), samples=inherited)).endswith(f" (or less, as {others})")
+    assert smaller_limits_text(square) == f"0.700 at 100, 0.700 at 500 ({SQUARE})"
+    assert smaller_limits_text(shared()) == f"0.300 to 0.800 at 100, 0.200 to 0.500 at 500 ({SHARED})"
+    assert smaller_limits_text(shared(attack="square")).endswith(f" ({SQUARE}; {SHARED})")
+
+
+def test_what_others_broke_is_no_range_where_it_cost_nothing_less():
+    """At a limit at which all of them count anyway."""
+    rows = tuple(replace(row, evidence="inherited", found_after=50) for row in outcomes(1, 1, 0))
+    assert smaller_limits_text(curved((0, 0.9), (50, 0.5), samples=rows)) == "0.500 at 100, 0.500 at 500"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +185,20 @@ def test_the_line_falls_in_steps_from_the_clean_accuracy_to_the_limit():
         (hundred, at(0.5)),
         (thousand, at(0.5)),
     ]
+
+
+def test_a_second_line_shows_what_would_be_left_if_what_others_broke_had_fallen_at_once():
+    plot = query_plot(report(shared()))
+    (series,) = plot.series
+    start, end = places(series.lower)[0], places(series.lower)[-1]
+
+    assert start[1] == at(0.4)
+    assert end == (places(series.line)[-1][0], at(0.2))
+    assert all(lower >= upper for (_, lower), (_, upper) in zip(places(series.lower), places(series.line), strict=True))
+    assert "accuracy 0.300 to 0.800 after 100, 0.200 to 0.500 after 500, " in plot.words
+    assert "at least, if what another gate broke had fallen at once" in page(report(shared())).text
+    (alone,) = query_plot(report(curved((0, 0.9)))).series
+    assert alone.lower is None
 
 
 def test_the_axis_is_logarithmic_from_one_query_to_the_largest_limit():

@@ -186,9 +186,7 @@ def of_gradients(
     """What is examined of patches and stickers, which have controls beside them: whether their gradients mean anything.
 
     Args:
-        setting: of the gate.
-        goal: of its adversary.
-        trace: what its searches saw.
+        setting, goal, trace: of the gate, its adversary, and its searches.
         attacked: samples, in the order in which they are tried.
         blind: those of them where there never was anything to follow.
         cost: of its searches; a tenth of it may be spent.

@@ -54,13 +54,7 @@ def _smaller(one: Size, other: Size) -> bool:
 
 
 def beside_patches(own: GateResult, others: Sequence[GateResult], verdict_if: VerdictIf) -> tuple[HealthCheck, ...]:
-    """Compare a gate with those that are `comparable_patches` with it.
-
-    Args:
-        own: the gate.
-        others: the other gates.
-        verdict_if: the gate's.
-    """
+    """Compare a gate with those that are `comparable_patches` with it."""
     checks, lost = list[HealthCheck](), dict[str, Mapping[str, Outcome]]()
     for other in others:
         if other.threat is None:

@@ -164,7 +164,7 @@ class Prediction:
 
 
 def keep_gradients(setting: Setting, goal: Goal, samples: Sequence[int], gradient: torch.Tensor) -> None:
-    """Remember gradients (N, C, H, W) of a goal's margin at clean images for who wants them as well, if small."""
+    """Remember gradients (N, C, H, W) of a goal's margin at clean images for later checks, if they are small."""
     if gradient[0].numel() <= _KEPT:
         kept = setting.memory.gradients
         kept |= {(goal, sample): one for sample, one in zip(samples, gradient, strict=True)}

@@ -20,7 +20,6 @@ from robustcheck.evaluation.progress import silent
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.evaluation.setting import Memory, Setting
-from robustcheck.models import Meter
 from robustcheck.policy import (
     APGDSpec,
     EnsembleSpec,
@@ -97,7 +96,7 @@ class Probes:
 
     def run(self, cost: Cost, *, more_steps: bool) -> Probed:
         """Probes as much as a tenth of this cost allows."""
-        search, meter = self.search, self._meter
+        search, meter = self.search, self.search.setting.candidate.meter
         prediction = Prediction(setting=search.setting, goal=search.goal, ball=search.ball, exact=search.too_fine)
         forward, gradients = int(cost.forward * OVERHEAD), int(cost.gradient * OVERHEAD)
         # First, because these show most for what they cost; a few of them whatever they cost. They have their price
@@ -140,10 +139,6 @@ class Probes:
             unbounded=self._unbounded(unbounded_count),
             longer=self._longer(longer_budget, least_count),
         )
-
-    @property
-    def _meter(self) -> Meter:
-        return self.search.setting.candidate.meter
 
     @property
     def uses_eot(self) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from robustcheck.evaluation.looks.conditions import ConditionsEOT, Grid, RandomLooks
-from robustcheck.evaluation.looks.eot import EOT
 from robustcheck.evaluation.looks.look import Once, Viewer
 from robustcheck.evaluation.looks.stochastic import RepeatedCalls, StochasticEOT
 from robustcheck.models import Candidate
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Goal
 from robustcheck.threats.viewing import Conditions, grid_looks
+
+EOT: TypeAlias = ConditionsEOT | StochasticEOT
+"""Expectation over transformation: losses and gradients as means over what is drawn."""
 
 
 def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Viewer:
@@ -38,3 +42,8 @@ def eot_of(gate: Gate, candidate: Candidate) -> EOT | None:
         conditions = Conditions(spec=gate.conditions, exported=candidate.preprocess.exported)
         return ConditionsEOT(conditions=conditions, count=gate.conditions.draws, drawing=drawing)
     return StochasticEOT() if drawing else None
+
+
+def images_a_row(viewer: Viewer, eot: EOT | None) -> int:
+    """How many images of a row go through the network together, where a search follows means or a proposal is seen."""
+    return viewer.at_once if eot is None else max(eot.at_once, viewer.at_once)

@@ -14,10 +14,10 @@ import torch
 
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws, key
-from robustcheck.evaluation.looks.eot import Gradients
 from robustcheck.evaluation.looks.look import Seen, confirmed, read
 from robustcheck.evaluation.looks.tally import Tally, looks_needed
 from robustcheck.models import Candidate
+from robustcheck.models.access import Gradients
 from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.models.means import MeanOfGradients
 from robustcheck.threats import Goal
@@ -99,11 +99,11 @@ class RandomLooks(_Camera):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid(_Camera):
-    """Looks from a grid of places, the same ones each time: some from each, if conditions vary that no place sets.
+    """Looks from the same grid of places each time; several from each, if there are conditions that places do not set.
 
-    These are drawn once for all samples, evenly over their ranges at each place, and whatever the policy's seed: no
-    search has had them, and a counterexample that is looked at again is seen as it was. Where the candidate draws, what
-    holds is looked at once more: other calls see the same.
+    Those conditions are drawn once for all samples, evenly over their ranges at each place, and whatever the policy's
+    seed: no search has had them, and a counterexample that is looked at again is seen as it was. Where the candidate
+    draws, what holds is looked at once more: other calls see the same.
     """
 
     places: Looks
@@ -115,7 +115,7 @@ class Grid(_Camera):
         return 1 if self._drawing else self.count
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, _draws: Draws, _at: torch.Tensor) -> Seen:
-        """From each place as many looks; the images hold in its cell if they do on the share of these that it takes."""
+        """As many looks from each place; an image holds in a place's cell if it holds on the required share of them."""
         first = self._look(images, labels)
         return confirmed(first, lambda held: self._look(images[held], labels[held])) if self._drawing else first
 
@@ -221,6 +221,6 @@ def _grain(
     conditions: Conditions, draws: Draws, rows: torch.Tensor, images: torch.Tensor, looks: int, at: int | torch.Tensor
 ) -> torch.Tensor | None:
     """Normal numbers (M · looks, C, H, W) for these rows (M,), if the conditions have noise."""
-    if not conditions.grainy:
+    if conditions.spec.noise is None:
         return None
     return draws.apart(_GRAIN).rows(rows).normal((looks, *images.shape[1:]), at).flatten(0, 1)

@@ -70,11 +70,7 @@ class Viewer(Protocol):
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, draws: Draws, at: torch.Tensor, /) -> Seen:
         """How the artefact reads stored images (N, C, H, W), shares of the range, of true readings (N,).
 
-        Args:
-            images: that are looked at.
-            labels: of them.
-            draws: of their rows.
-            at: (N,) which proposal of its row each is.
+        `draws` are those of their rows, and `at` (N,) says which proposal of its row each is.
         """
 
 

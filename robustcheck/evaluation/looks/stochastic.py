@@ -13,10 +13,10 @@ import torch
 
 from robustcheck.attacks import Objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.eot import Gradients
 from robustcheck.evaluation.looks.look import Seen, confirmed, read
 from robustcheck.evaluation.looks.tally import Tally, looks_needed
 from robustcheck.models import Candidate
+from robustcheck.models.access import Gradients
 from robustcheck.models.means import mean_of_gradients
 from robustcheck.threats import Goal
 

@@ -181,10 +181,7 @@ class Intervals:
         four are, and the area is near 1, the near end is the nearer to 1. Without groups, no far end is nearer than
         where all pairs are ordered alike. There is no interval that holds at every number of samples (`anytime`).
 
-        Args:
-            scores: (N,).
-            positive: (N,) bool.
-            groups: (N,).
+        Scores, positives (bool) and groups are (N,) each.
         """
         number = None if groups is None else len(np.unique(groups))
         undefined = Metric(value=None, samples=len(scores), confidence=self.confidence, groups=number)
@@ -284,6 +281,6 @@ def _share(rate: Metric) -> Fraction:
 
 
 def bayes(found: Fraction, spared: Fraction, prior: Fraction) -> Fraction | None:
-    """Share of true alarms: a share `prior` is there, `found` of it is seen, and of the rest all but `spared`."""
+    """Share of alarms that are true: of the share `prior` that has it, `found` alarm; of the rest, all but `spared`."""
     true, false = found * prior, (1 - spared) * (1 - prior)
     return true / (true + false) if true + false else None

@@ -55,10 +55,6 @@ class Readings:
             groups=None if self.groups is None else self.groups[samples],
         )
 
-    def group_of(self, which: np.ndarray) -> np.ndarray | None:
-        """The groups of some samples (N,) bool."""
-        return None if self.groups is None else self.groups[which]
-
     def prevalence_of(self, label: int) -> float | None:
         """The prevalence of a finding, or of the positive label; None if none is used."""
         if self.prevalence is None:
@@ -97,7 +93,8 @@ def of_all(readings: Readings, attackable: np.ndarray | None, among: Readings | 
     if attackable is not None:
         # Only a counterexample changes what a sample is read as.
         turned = (readings.after != readings.before)[attackable]
-        found["attack_success"] = lambda intervals: intervals.rate(turned, readings.group_of(attackable))
+        groups = None if readings.groups is None else readings.groups[attackable]
+        found["attack_success"] = lambda intervals: intervals.rate(turned, groups)
     return found
 
 
@@ -161,7 +158,7 @@ def _balanced(readings: Readings, among: Readings, intervals: Intervals) -> Metr
 
 
 def of_each_label(readings: Readings, among: Readings | None = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Which samples are right, a label each, and their groups; of findings, of those that have one and have it not.
+    """For each label, which of its samples are right, and their groups; for a finding, also of those without it.
 
     Labels that are not `among` the samples (default: these) are left out, as are findings that all of those have, or
     none.

@@ -106,7 +106,7 @@ def strongest(task: PatchTask, pool: Pool, surrogates: Surrogates | None, textur
 
 
 def _weights(task: PatchTask, pool: Pool) -> list[Fraction]:
-    """What each image of a pool stands for; of several findings, whose readings are many, each for itself."""
+    """How many judged images each image of a pool stands for; with several findings, which are rarely alike, one."""
     if task.goal.multilabel:
         return [Fraction(1)] * len(pool)
     judged = Counter(task.setting.labels[task.judged].tolist())

@@ -16,8 +16,8 @@ from robustcheck.data import Area, Samples
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError, EvaluationError
 from robustcheck.evaluation.looks.conditions import ConditionsEOT
-from robustcheck.evaluation.looks.eot import Gradients
 from robustcheck.evaluation.search.found import Trace
+from robustcheck.models.access import Gradients
 from robustcheck.models.batches import batches
 from robustcheck.models.grey_levels import shares_of
 from robustcheck.models.memory import Chunks

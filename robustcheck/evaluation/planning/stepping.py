@@ -12,13 +12,14 @@ import torch
 
 from robustcheck.attacks import Answers, GradientAttack, QueryAttack, Told
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.eot import EOT, Gradients
+from robustcheck.evaluation.looks.choice import EOT
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.making import trainer_of
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.progress import silent
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Candidate, Surrogates
+from robustcheck.models.access import Gradients
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.results.plan import Step
 from robustcheck.threats import Ball
@@ -64,7 +65,7 @@ def following(
 
 
 def training(task: PatchTask, surrogates: Surrogates | None) -> Turn:
-    """A step of training a patch: on the images that it will be judged on, which are not read for it twice."""
+    """A step of training a patch: on the images that it will be judged on, so that no others have to be read."""
     pool = task.pool
     trainer = trainer_of(task, pool, surrogates)
     step = replace(trainer, attack=replace(trainer.attack, steps=1), progress=silent)
@@ -110,8 +111,7 @@ class Stopwatch:
         Args:
             kind: of step, for people.
             named: what tells the turn from others of its kind.
-            turn: that is made.
-            rows: of a batch.
+            turn, rows: what is made, and with how many images at once.
             samples: numbers of those that are asked about; of several shapes the most frequent one is measured.
 
         Raises:

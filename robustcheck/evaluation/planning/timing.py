@@ -7,23 +7,13 @@ from dataclasses import dataclass
 from math import prod
 
 from robustcheck.attacks import GradientAttack
-from robustcheck.evaluation.looks.eot import images_a_row
+from robustcheck.evaluation.looks.choice import images_a_row
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.planning.stepping import Stopwatch, Turn, asking, following, judging, training
 from robustcheck.evaluation.planning.workload import Bill, column
 from robustcheck.evaluation.search.query_loop import rows_in_flight
 from robustcheck.evaluation.search.searching import Search
 from robustcheck.models import Surrogates, WhiteBox
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepKind:
-    """A kind of step of a gate."""
-
-    name: str
-    images: int  # that go through the network in all
-    rows: int  # at once
-    turn: Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +35,24 @@ class Timing:
         conditions = gate.conditions.model_dump_json() if gate.conditions else ""
         models = gate.surrogates.model_dump_json(include={"surrogate"}) if gate.surrogates and self.surrogates else ""
         return sum(
-            kind.images * watch.seconds(kind.name, (conditions, models), kind.turn, kind.rows, self.attacked)
-            for kind in self._kinds(" under conditions" if conditions else "")
-            if kind.images
+            images * watch.seconds(kind, (conditions, models), turn, rows, self.attacked)
+            for kind, images, rows, turn in self._kinds(" under conditions" if conditions else "")
+            if images
         )
 
-    def _kinds(self, seen: str) -> Iterator[StepKind]:
+    def _kinds(self, seen: str) -> Iterator[tuple[str, int, int, Turn]]:
+        """Its kinds of steps: how many images go through the network in all, how many rows at once, and the step."""
         work, holding, candidate = self.work, self.bill.holding, self.work.setting.candidate
         limit, at_most = candidate.chunks.limit, len(self.attacked)
         rows = min(at_most, max(1, limit // work.viewer.at_once))
-        yield StepKind(name=f"forward{seen}", images=holding.forward, rows=rows, turn=judging(candidate, work.viewer))
+        yield f"forward{seen}", holding.forward, rows, judging(candidate, work.viewer)
 
         gradients = holding.gradient * (self.bill.models if self.surrogates is None else 1)
         access = self.surrogates or WhiteBox(candidate)
         if isinstance(work, PatchTask):
             if gradients:  # it is not given
                 turn, rows = training(work, self.surrogates), max(1, min(at_most, limit // work.placements))
-                yield StepKind(name=f"patch gradient{seen}", images=gradients, rows=rows, turn=turn)
+                yield f"patch gradient{seen}", gradients, rows, turn
             return
 
         images = {"gradient": gradients, "exact": holding.exact, "query": holding.query}
@@ -80,4 +71,4 @@ class Timing:
                 counted = work.gate.queries is not None
                 step = name if counted else "white-box query"
                 turn = asking(candidate, attack, work.ball, counted=counted, exact=work.too_fine)
-            yield StepKind(name=f"{attack.name} {step}{seen}", images=images[name], rows=rows, turn=turn)
+            yield f"{attack.name} {step}{seen}", images[name], rows, turn

@@ -33,20 +33,10 @@ class Work:
     query: int = 0  # scores, as answers to a query attack
 
     def __add__(self, other: Work) -> Work:
-        return Work(
-            forward=self.forward + other.forward,
-            gradient=self.gradient + other.gradient,
-            exact=self.exact + other.exact,
-            query=self.query + other.query,
-        )
+        return Work(**{name: count + getattr(other, name) for name, count in vars(self).items()})
 
-    def __mul__(self, count: int) -> Work:
-        return Work(
-            forward=self.forward * count,
-            gradient=self.gradient * count,
-            exact=self.exact * count,
-            query=self.query * count,
-        )
+    def __mul__(self, times: int) -> Work:
+        return Work(**{name: count * times for name, count in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,9 @@ class Reader:
         self._gate = gate = gates[0].gate  # as any other of them, but for its budget
         goal, maximum = goal_of(gate, setting), setting.samples.maximum
         self._viewer: Viewer = viewer_of(gate, setting.candidate, goal, maximum=maximum)
-        balls = [(one, ball_of_gate(one.gate, setting)) for one in gates if _has_ball(one.gate)]
+        # Patches lie anywhere; the counterexamples of all other attacks have to lie near their samples.
+        near = [one for one in gates if one.gate.attack is not None and one.gate.size is None]
+        balls = [(one, ball_of_gate(one.gate, setting)) for one in near]
         self._balls: list[tuple[Stated, Ball]] = sorted(balls, key=lambda one: one[1].levels)
         self._not_read = ""  # why one more look at a counterexample would show nothing; "": it shows all
         if gate.conditions is not None and not isinstance(gate.attack, RP2Spec):
@@ -198,11 +200,6 @@ class Reader:
             elif score is not None and not _alike(score, stated):
                 told = "nothing" if stated is None else f"{stated:.4g}"
                 claim.amiss(f"its counterexample has the score {score:.4g}, and the report says {told}")
-
-
-def _has_ball(gate: Gate) -> bool:
-    """Whether a gate's counterexamples have to lie near their samples: patches lie anywhere."""
-    return gate.attack is not None and gate.size is None
 
 
 def _inside(ball: Ball, levels: torch.Tensor, clean: torch.Tensor, rows: list[int]) -> set[int]:

@@ -52,7 +52,7 @@ def compared_metrics(
 
 
 def _beyond(name: str, told: Metric, most: Metric, areas: Mapping[str, Measure], intervals: Intervals) -> Iterator[str]:
-    """What is amiss with an area that is stated, by the largest that it may be, and how little one of its value varies.
+    """What is amiss with a stated area, given the largest that it may be and the least that such an area varies.
 
     With other scores another part may be the worst of all.
     """

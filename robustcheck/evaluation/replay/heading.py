@@ -20,7 +20,7 @@ _COMPARED_OTHERWISE = ("schema", "verdict", "policy", "not_run", "gates")
 
 
 def as_stated(evaluation: Evaluation, report: AuditReport) -> tuple[str, ...]:
-    """Keys with which nothing is compared; of notes on the candidate, those that it has here and not in the report."""
+    """Keys that are compared with nothing; for the candidate's notes, also which of them it has only here."""
     stated, here = (one.notes if one else () for one in (report.model, evaluation.model))
     more = "; ".join(note for note in here if note not in stated)
     return tuple(f"{key} (here also: {more})" if more and key == "model.notes" else key for key in _AS_STATED)

@@ -33,7 +33,8 @@ def faults_of_ladder(evaluation: Evaluation, gate_id: str, results: Mapping[str,
             yield f"{one.sample}: it is stated to have held in another gate's search, and no gate here has one"
         if one.status != "broken" and one.evidence is not None and one.sample in known:
             yield f"{one.sample}: it is {one.status}, and {known[one.sample]} has a counterexample within this budget"
-        if one.status == "broken" and (one.found_by not in before or (one.found_by == gate_id) != _own(one.evidence)):
+        own = one.evidence == "searched"
+        if one.status == "broken" and (one.found_by not in before or (one.found_by == gate_id) != own):
             yield f"{one.sample}: what is said of who found its counterexample cannot be"
 
 
@@ -66,7 +67,3 @@ def _standing_in(
         return False
 
     return stands
-
-
-def _own(evidence: str | None) -> bool:
-    return evidence == "searched"

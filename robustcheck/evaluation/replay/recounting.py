@@ -34,10 +34,8 @@ def faults_of_gate(
     """What is amiss with a gate's samples, figures, requirements, health, findings and verdict.
 
     Args:
-        gate: of the policy.
-        result: what is stated of it.
+        gate, result, setting: of the policy, what is stated of it, and what it is run on.
         others: what is stated of gates that it is compared with.
-        setting: of the policy.
         worded: whether this version of robustcheck worded what it says.
     """
     if result.verdict != "error" and not is_as_asked(gate, result, setting):
@@ -60,11 +58,7 @@ def faults_of_gate(
 def not_counted(gate: Gate, result: GateResult, setting: Setting, *, beside: bool) -> str:
     """Which figures of a gate are as they are stated, and why; "": none.
 
-    Args:
-        gate: the policy's.
-        result: what is stated of it.
-        setting: of the policy.
-        beside: whether there are gates that it is compared with.
+    `beside` says whether there are gates that it is compared with.
     """
     if not result.samples:
         return "it lists no samples" if result.metrics else ""

@@ -16,6 +16,7 @@ from robustcheck.data.multilabel import present
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.controls import Controlled
 from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.outcomes import most_adverse_of_findings
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.ledger import UNKNOWN
@@ -111,9 +112,8 @@ def _finding_probabilities(setting: Setting) -> np.ndarray | None:
 
     What an attack makes of them is not stated.
     """
-    head = setting.candidate.head
-    if not head.multilabel:
+    probabilities = most_adverse_of_findings(setting, [], {})
+    if probabilities is None:
         return None
-    probabilities = head.probabilities(setting.logits).cpu().numpy().astype(np.float64)
     there = present(setting.labels.numpy(), probabilities.shape[1])
     return np.asarray(probabilities + np.where(there, NEAR, -NEAR))

@@ -41,14 +41,12 @@ def adjudicate(
     draws: Draws,
     at: torch.Tensor,
 ) -> Adjudicated:
-    """Judge proposals and clean images (N, C, H, W), shares of the full range, of samples with true readings (N,).
+    """Judge proposals beside clean images, both (N, C, H, W) in shares of the full range, of true readings (N,).
 
     Args:
         viewer: how they are looked at.
         ball: where they have to lie.
-        proposals: what is judged.
-        clean: what they differ from.
-        labels: true readings.
+        proposals, clean, labels: the images and the readings.
         draws: of the rows, for fresh looks.
         at: (N,) which proposal of its row each is.
     """

@@ -7,31 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from robustcheck.attacks import GradientAttack, Objective, Told, objective
 from robustcheck.attacks.draws import Draws
-from robustcheck.evaluation.looks.eot import EOT, Gradients, images_a_row
+from robustcheck.evaluation.looks.choice import EOT, images_a_row
 from robustcheck.evaluation.looks.tally import looks_needed
 from robustcheck.evaluation.search.found import Rise
 from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import GradientRows, Rows
 from robustcheck.models import Surrogates
+from robustcheck.models.access import Gradients
 
 KnownStarts = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None]
 """Says which places (M,) of some starts have a known better point, and the changes (M, C, H, W), largest pixel 1."""
+OnHold = Callable[[GradientRows, torch.Tensor], None]
+"""Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
 _NEARER = 0.98  # of the last verified proposal's distance, from which a minimum-norm search proposes again
-
-
-class OnHold(Protocol):
-    """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
-
-    def __call__(self, rows: GradientRows, images: torch.Tensor, /) -> None:
-        """Remember rows that hold, and where they ended."""
 
 
 def anew(_starts: Sequence[Start]) -> None:
@@ -212,10 +207,10 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
                 courses[self.attack.name] = Rise(began=began, earlier=earlier, highest=highest, steps=self.attack.steps)
 
     def _began(self, rows: GradientRows) -> torch.Tensor:
-        """The losses (N,) that rows began with, as they were searched: no other form of the network's.
+        """The losses (N,) that rows began with, by the form of the network that was searched.
 
-        Of a random start that is the higher one of its own and the image's, as no search has raised what chance did.
-        What began where another search ended rises above the image.
+        After a random start it is the start's own loss or the clean image's, whichever is higher: what chance raised
+        no search did. After a start where another search ended it is the clean image's.
         """
         if self.clean_logits is None or not (self.attack.random_start or self._known):
             return rows.first

@@ -159,9 +159,10 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
         rows.last_loss = torch.where(finite.any(dim=1), high, last)
 
     def _judge(self, rows: QueryRows, queries: Asked, answers: Answers) -> np.ndarray:
-        """Adjudicate, of each row, the most adverse image that is read as wanted and admissible; which rows broke.
+        """Adjudicate each row's most adverse image that is read as wanted and admissible; returns which rows broke.
 
-        Of an attack that follows nothing it is the first one, and what the turn asked about after it was not needed.
+        If an attack does not go by its answers, its first such image is adjudicated: what the turn asked about after
+        that one was not needed.
         """
         broken = np.zeros(len(rows), dtype=bool)
         if not answers.fooled.any():

@@ -17,8 +17,7 @@ from robustcheck.attacks.draws import key
 from robustcheck.attacks.objectives import margins_of_findings
 from robustcheck.attacks.searches import Searches
 from robustcheck.evaluation.adversary import ball_of_gate, goal_of, oracle_of
-from robustcheck.evaluation.looks.choice import eot_of, viewer_of
-from robustcheck.evaluation.looks.eot import EOT, Gradients
+from robustcheck.evaluation.looks.choice import EOT, eot_of, viewer_of
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.progress import SILENT, Progress
 from robustcheck.evaluation.search.found import Found, Trace
@@ -31,6 +30,7 @@ from robustcheck.evaluation.search.starting_images import StartingImages
 from robustcheck.evaluation.search.warm_starts import Ends, begins_anywhere
 from robustcheck.evaluation.setting import Setting
 from robustcheck.models import Surrogates, WhiteBox
+from robustcheck.models.access import Gradients
 from robustcheck.models.batches import as_shares, batches
 from robustcheck.policy import Gate, RP2Spec
 from robustcheck.threats import Ball, Goal
@@ -174,13 +174,7 @@ class Search:
         self.setting.memory.ledger.settle(self.key(attack), levels, followable)
 
     def _run_gradient_attack(
-        self,
-        attack: GradientAttack,
-        samples: Sequence[int],
-        trace: Trace,
-        progress: Progress,
-        *,
-        enough: float,
+        self, attack: GradientAttack, samples: Sequence[int], trace: Trace, progress: Progress, *, enough: float
     ) -> None:
         """Run one attack; then again, with the artefact's own gradients, where it came near.
 
@@ -247,12 +241,7 @@ class Search:
                 ).run(group)
 
     def _run_query_attack(
-        self,
-        attack: QueryAttack,
-        oracle: Oracle,
-        samples: Sequence[int],
-        trace: Trace,
-        progress: Progress,
+        self, attack: QueryAttack, oracle: Oracle, samples: Sequence[int], trace: Trace, progress: Progress
     ) -> None:
         """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
@@ -282,13 +271,7 @@ class Search:
         ]
         return recording(self.gate, self.setting, self.family, keep)
 
-    def _task(
-        self,
-        attack: GradientAttack | QueryAttack,
-        trace: Trace,
-        recorder: Recorder,
-        progress: Progress,
-    ) -> Task:
+    def _task(self, attack: GradientAttack | QueryAttack, trace: Trace, recorder: Recorder, progress: Progress) -> Task:
         """What every loop is given."""
         setting, gate, names = self.setting, self.gate, self.setting.samples.names
         return Task(

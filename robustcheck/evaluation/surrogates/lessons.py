@@ -84,7 +84,7 @@ class Need:
 
 
 def left_to_training(preprocess: PreprocessSpec) -> PreprocessSpec:
-    """What is to be done yet with images that `Lessons.images` gives."""
+    """The steps of preprocessing that images from `Lessons.images` still have before them."""
     return PreprocessSpec().model_copy(update=preprocess.model_dump(include=_LEFT_TO_TRAINING))
 
 

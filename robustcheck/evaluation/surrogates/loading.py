@@ -59,8 +59,7 @@ def load_surrogates(
         split: the train split, which is learned from; asked for once it is needed.
         candidate: is asked, if its answers are what is learned.
         answers: what it has answered about the train split, by number; each image is asked about once.
-        samples: the gate's.
-        folder: the policy's.
+        samples, folder: the gate's, and the policy's.
         progress: told how far loading (samples), asking (images) or training (steps) is.
 
     Raises:
@@ -217,10 +216,10 @@ def _origin(spec: TrainSpec, folder: Path) -> list[object]:
         CandidateError: the architecture cannot be built.
         UserCodeError: there is no such architecture.
     """
-    made_of = training.origin(spec, folder)
-    files, packages = all_sources(made_of.modules, folder=folder)
+    modules, values = training.origin(spec, folder)
+    files, packages = all_sources(modules, folder=folder)
     return [
-        made_of.values,
+        values,
         *files.values(),
         hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest(),
         *packages,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -125,16 +124,12 @@ def architecture(spec: TrainSpec, folder: Path) -> Callable[..., Any]:
         raise UserCodeError(f"{_KEY}: {error}") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """What a network is made of before it learns anything."""
+def origin(spec: TrainSpec, folder: Path) -> tuple[set[str], dict[str, str]]:
+    """What a network is made of before it learns anything.
 
-    modules: set[str]  # that it and what builds it are written in, by name
-    values: dict[str, str]  # sha256 of what it begins with whatever it is seeded with, as it read it from files
-
-
-def origin(spec: TrainSpec, folder: Path) -> Origin:
-    """Where an architecture comes from.
+    Returns:
+        The modules that it and what builds it are written in, by name; and the sha256 of each tensor that it begins
+        with whatever it is seeded with, as those that it read from files.
 
     Raises:
         CandidateError: it cannot be built.
@@ -148,10 +143,8 @@ def origin(spec: TrainSpec, folder: Path) -> Origin:
             network = build(spec.architecture, spec.architecture_args, folder, key=_KEY)[0]
             found.append({name: _sha256(value) for name, value in network.state_dict().items() if _is_there(value)})
     first, second = found
-    return Origin(
-        modules={*written_in(spec.architecture, make), *layer_modules(network)},
-        values={name: value for name, value in first.items() if second.get(name) == value},
-    )
+    modules = {*written_in(spec.architecture, make), *layer_modules(network)}
+    return modules, {name: value for name, value in first.items() if second.get(name) == value}
 
 
 def _is_there(value: object) -> bool:

@@ -30,11 +30,7 @@ class _Place:
 
 
 class FusedLayers:
-    """Layers that stand in for a module's own for as long as this is entered.
-
-    Args:
-        places: where, and which.
-    """
+    """Layers that stand in for a module's own, at these places, for as long as this is entered."""
 
     def __init__(self, *places: _Place) -> None:
         self._places = places
@@ -100,7 +96,8 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
             continue
         last, after = node, only_follower(node)
         norm = layer_of(after, nn.BatchNorm2d)
-        if after is not None and isinstance(norm, nn.BatchNorm2d) and _is_constant(norm):
+        frozen = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and not norm.training
+        if after is not None and isinstance(norm, nn.BatchNorm2d) and frozen:
             yield place(after, nn.Identity())
             last, after = after, only_follower(after)
         else:
@@ -110,10 +107,6 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
             last = after
         rectifies = last is after
         yield place(node, _Convolution(convolution, norm, rectifies=rectifies))
-
-
-def _is_constant(norm: nn.BatchNorm2d) -> bool:
-    return norm.running_mean is not None and not norm.training
 
 
 class _Convolution(nn.Module):

@@ -16,6 +16,8 @@ import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from robustcheck.models.fast.nodes import module_of
+
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # what they are given, where they are not in training
 _OPERATORS = "getitem eq ne lt le gt ge add sub mul truediv floordiv mod neg not_ and_ or_ is_ is_not".split()  # noqa: SIM905
 _LOOKS: tuple[Any, ...] = (
@@ -36,7 +38,8 @@ def tidy(traced: fx.GraphModule, image: torch.Tensor) -> None:
         image: (1, C, H, W), which fits.
     """
     for node in list(traced.graph.nodes):
-        if node.op == "call_module" and _passes(traced.get_submodule(str(node.target))):
+        layer = module_of(traced, node)
+        if type(layer) in _PASSES and not layer.training:
             node.replace_all_uses_with(node.all_input_nodes[0])
             traced.graph.erase_node(node)
     _leave_out_unused(traced)
@@ -61,10 +64,6 @@ def _leave_out_unused(traced: fx.GraphModule) -> None:
         if looks and not node.users:
             traced.graph.erase_node(node)
     traced.recompile()
-
-
-def _passes(layer: nn.Module) -> bool:
-    return type(layer) in _PASSES and not layer.training
 
 
 def _norms(traced: fx.GraphModule, calls: list[fx.Node]) -> Iterator[tuple[fx.Node, fx.Node, nn.BatchNorm2d]]:

@@ -27,11 +27,7 @@ def can_unfold(layer: nn.Conv2d) -> bool:
 
 
 class Unfolded:
-    """A frozen convolution of stride 1 and its gradient, as matrix products.
-
-    Args:
-        layer: one that can be unfolded.
-    """
+    """A frozen convolution that `can_unfold`, and its gradient, as matrix products."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         weight = layer.weight.detach()  # (K, C, kernel height, kernel width)

@@ -142,7 +142,7 @@ def _scores_differ(artefact: Forward, twin: Forward, images: torch.Tensor, what:
 
 
 def _read(scores: torch.Tensor) -> torch.Tensor:
-    """Scores (N, K) to look at slopes of: of probabilities the logarithm, which moves where they are at an end."""
+    """Scores (N, K) whose slopes are compared: of probabilities the logarithm, which moves where they are at an end."""
     scores = scores.float().flatten(1)
     return scores.clamp_min(torch.finfo(torch.float32).tiny).log() if _are_probabilities(scores) else scores
 
@@ -152,7 +152,7 @@ def _are_probabilities(scores: torch.Tensor) -> bool:
 
 
 def _vanish(raw: torch.Tensor) -> torch.Tensor:
-    """Which probabilities (N, K) of raw scores (N, …) are so small that their logarithms stop to move; none of others.
+    """Which probabilities (N, K) of raw scores (N, …) are so small that their logarithms stop moving; none of others.
 
     One where the artefact's vanishes says nothing about its twin, whose own logarithm may stop a little earlier.
     """

@@ -100,9 +100,9 @@ def _to_check(
 ) -> onnx.ModelProto | str:
     """What was found; or a copy as ONNX Runtime reads it.
 
-    Operators that it wrote into the standard's domain are in its own there: the checker lets those of domains pass that
-    it does not know. And weights need not be inputs, too, as the oldest files have them and optimisers leave them.
-    Of a copy the checker would find no external data.
+    In the copy, operators of ONNX Runtime's that stand in the standard's domain are moved to its own: the checker lets
+    domains pass that it does not know. And weights need not be inputs as well, as in the oldest files and what
+    optimisers leave. Of a copy the checker would find no external data.
     """
     standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
     theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}
@@ -155,11 +155,7 @@ def with_channels(
 ) -> tuple[int | None, ...]:
     """What a graph says that it takes, (N, …), and where it leaves channels open, as many as its first convolution has.
 
-    Args:
-        takes: what it says.
-        image: the name of its input.
-        nodes: of the file.
-        tensors: of the file.
+    `image` is the name of its input; nodes and tensors are those of the file.
     """
     sizes = {tensor.name: list(tensor.dims) for tensor in tensors}
     readers: dict[str, list[onnx.NodeProto]] = {}

@@ -30,7 +30,9 @@ from robustcheck.models.pytorch.checkpoint import (
     weights_in,
     without_wrapping,
 )
+from robustcheck.models.pytorch.checkpoint_pickle import check_checkpoint
 from robustcheck.models.pytorch.hyper_parameters import compared
+from robustcheck.models.pytorch.pickles import ForgedPickleError
 from robustcheck.models.pytorch.unregistered import first_in_training, unregistered, unregistered_note
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
@@ -125,10 +127,14 @@ def _read_pickle(path: Path, spec: ModelSpec, folder: Path) -> Any:
         raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
     try:
         trusted = spec.trust == "pickle"
+        if not trusted:
+            check_checkpoint(path)
         # A whole network's class may lie beside the policy, as architectures do.
         with warnings.catch_warnings(), modules_beside(folder) if trusted else nullcontext():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=not trusted)
+    except ForgedPickleError as error:
+        raise CandidateError(f"{path.name} {error}; it is not loaded") from None
     except pickle.UnpicklingError:
         raise CandidateError(
             f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "

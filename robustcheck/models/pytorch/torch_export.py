@@ -21,6 +21,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.network import Network, dtype_of, first_line, freeze, in_batches, in_dtype
 from robustcheck.models.output_selection import scores_in
+from robustcheck.models.pytorch.checkpoint_pickle import check_checkpoint
 from robustcheck.models.pytorch.torch_export_graph import ON_CPU, UnsafeGraphError, cleaned
 from robustcheck.words import printable, shown
 
@@ -129,6 +130,7 @@ def _check_sample_inputs(path: Path, content: bytes) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            check_checkpoint(io.BytesIO(content))
             torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # noqa: BLE001 (as above)
         raise CandidateError(

@@ -18,9 +18,10 @@ from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
+from robustcheck.models.pytorch.pickles import ForgedPickleError
 from robustcheck.models.pytorch.torch_operators import is_refused
 from robustcheck.models.pytorch.torchscript_depth import is_nested_too_deeply
-from robustcheck.models.pytorch.torchscript_tensors import TensorOutsideError, check_tensors
+from robustcheck.models.pytorch.torchscript_tensors import check_tensors
 from robustcheck.words import plural, shown
 
 # TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed
@@ -58,7 +59,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own notice that TorchScript is deprecated
             module, unit = _loaded(copy, device)
-    except TensorOutsideError as error:
+    except ForgedPickleError as error:
         raise CandidateError(f"{path.name} {error}; it is not loaded") from None
     except Exception as error:  # noqa: BLE001 (torch raises whatever a broken archive makes it raise)
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
@@ -165,7 +166,9 @@ def _trains(module: torch.nn.Module) -> bool:
     return getattr(module, "training", False) and ("Dropout" in kind or "BatchNorm" in kind)
 
 
-def _checked_member(path: Path, name: str, content: bytes) -> bytes:
+def _checked_member(path: Path, name: str, content: bytes) -> bytes | None:
+    if name.lower().endswith(".debug_pkl"):
+        return None  # where lines of its code were written, a pickle that only messages need
     if name.partition("/")[2].lower() in ("model.json", "attributes.pkl"):
         raise CandidateError(f"{path.name} is TorchScript of before torch 1.4; save it again")
     if not name.lower().endswith(".py"):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar, cast
 
 import onnx
 import torch
 from onnx import NodeProto
 from onnx.helper import tensor_dtype_to_np_dtype
 from onnx2fx import op_registry, register_op
+from onnx2fx.graph_builder import GraphBuilder
 from torch import Tensor, fx, nn
 
 RUNTIME = "com.microsoft"
@@ -21,30 +22,11 @@ class NotFollowedError(Exception):
     """A handler cannot make a differentiable form of its operator; the message says of what."""
 
 
-class Builder(Protocol):
-    """As much of onnx2fx's GraphBuilder as handlers use."""
-
-    initializer_map: dict[str, Tensor]
-    value_info_map: dict[str, tuple[list[int | None] | None, torch.dtype | None]]
-
-    def get_value(self, name: str) -> fx.Node:
-        """A value by its name."""
-
-    def call_function(
-        self, func: Callable[..., Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> fx.Node:
-        """Put a function into the graph."""
-
-    def register_submodule(self, name: str, module: nn.Module) -> str:
-        """Keep a module; returns what it is called."""
-
-    def call_module(self, module_name: str, args: Sequence[Any] = ()) -> fx.Node:
-        """Put a module into the graph."""
-
-
+Builder: TypeAlias = GraphBuilder
 Handler: TypeAlias = Callable[[Builder, NodeProto], fx.Node]
 _AnyHandler = TypeVar("_AnyHandler", bound=Callable[[Builder, NodeProto], fx.Node | tuple[fx.Node, ...]])
 """Gives a step, or one for each answer of the operator."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[_AnyHandler], _AnyHandler]:
@@ -53,6 +35,26 @@ def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[_AnyHa
     def register(handler: _AnyHandler) -> _AnyHandler:
         register_op(name, cast("Any", handler), domain=domain, since_version=since)
         return handler
+
+    return register
+
+
+def function_for(
+    name: str, inputs: int, /, *, domain: str = "", since: int = 1, **attributes: Any
+) -> Callable[[_Function], _Function]:
+    """Register a function as an operator.
+
+    It is given the operator's first inputs, of which those that a node leaves out are None, and then the attributes
+    that are named here, in this order, with these defaults.
+    """
+
+    def register(function: _Function) -> _Function:
+        @computes(name, domain=domain, since=since)
+        def handler(builder: Builder, node: NodeProto) -> fx.Node:
+            settings = [attribute(node, key, default) for key, default in attributes.items()]
+            return builder.call_function(function, args=(*inputs_of(builder, node, inputs), *settings))
+
+        return function
 
     return register
 

@@ -21,6 +21,7 @@ from robustcheck.models.twin.builder import (
     computes,
     constant,
     first_or_all,
+    function_for,
     given,
     input_of,
     inputs_of,
@@ -28,7 +29,7 @@ from robustcheck.models.twin.builder import (
 )
 from robustcheck.models.twin.layers import conv, gemm, linear
 
-_fuses = partial(computes, domain=RUNTIME)
+_fuses, _fused_function = partial(computes, domain=RUNTIME), partial(function_for, domain=RUNTIME)
 
 
 def _hard_sigmoid(values: Tensor, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
@@ -95,29 +96,14 @@ def _fused_matmul(builder: Builder, node: NodeProto) -> fx.Node:
 # --- smooth steps ---
 
 
-@_fuses("Gelu")
-def _gelu(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(functional.gelu, args=(input_of(builder, node, 0),))
+_fused_function("Gelu", 1)(functional.gelu)
+_fused_function("BiasGelu", 2)(lambda values, bias: functional.gelu(values + bias))
+_fused_function("QuickGelu", 1, alpha=1.702)(lambda values, alpha: values * torch.sigmoid(alpha * values))
 
 
-@_fuses("BiasGelu")
-def _bias_gelu(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(lambda x, bias: functional.gelu(x + bias), args=tuple(inputs_of(builder, node, 2)))
-
-
-def _fast_gelu_of(values: Tensor, bias: Tensor | None) -> Tensor:
+@_fused_function("FastGelu", 2)
+def _fast_gelu(values: Tensor, bias: Tensor | None) -> Tensor:
     return functional.gelu(values if bias is None else values + bias, approximate="tanh")
-
-
-@_fuses("FastGelu")
-def _fast_gelu(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_fast_gelu_of, args=tuple(inputs_of(builder, node, 2)))
-
-
-@_fuses("QuickGelu")
-def _quick_gelu(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = (attribute(node, "alpha", 1.702),)
-    return builder.call_function(lambda x, a: x * torch.sigmoid(a * x), args=(input_of(builder, node, 0), *settings))
 
 
 # --- normalisation ---

@@ -14,6 +14,7 @@ from robustcheck.models.twin.builder import (
     as_list,
     attribute,
     computes,
+    function_for,
     input_of,
     whole_numbers,
 )
@@ -68,12 +69,11 @@ def _array_feature_extractor(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_extract, args=(input_of(builder, node, 0), whole_numbers(builder, node, 1)))
 
 
-@computes("Normalizer", domain=_ML)
-def _normalizer(builder: Builder, node: NodeProto) -> fx.Node:
-    by = {"MAX": torch.inf, "L1": 1, "L2": 2}[attribute(node, "norm", "MAX")]
-    return builder.call_function(
-        lambda x, by: x / torch.linalg.vector_norm(x, by, dim=1, keepdim=True), args=(input_of(builder, node, 0), by)
-    )
+@function_for("Normalizer", 1, domain=_ML, norm="MAX")
+def _normalised(rows: Tensor, norm: str) -> Tensor:
+    order = {"MAX": torch.inf, "L1": 1, "L2": 2}[norm]
+    length: Tensor = torch.linalg.vector_norm(rows, order, dim=1, keepdim=True)
+    return rows / length
 
 
 @computes("Scaler", domain=_ML)

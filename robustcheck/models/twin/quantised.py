@@ -17,7 +17,7 @@ from robustcheck.models.twin.builder import (
     attribute,
     computes,
     constant,
-    input_of,
+    function_for,
     inputs_of,
     torch_type,
 )
@@ -71,6 +71,8 @@ def _quantise(
     return whole if whole.requires_grad else whole.to(kind)
 
 
+@function_for("DequantizeLinear", 3, axis=1, block_size=0)
+@function_for("DequantizeLinear", 3, domain=RUNTIME, axis=1, block_size=0)
 def _dequantise(values: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1, block: int = 0) -> Tensor:
     whole = values.float()
     if zero is not None:
@@ -90,13 +92,7 @@ def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_quantise, args=(*inputs_of(builder, node, 3), *settings))
 
 
-@computes("DequantizeLinear")
-@computes("DequantizeLinear", domain=RUNTIME)
-def _dequantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = (attribute(node, "axis", 1), attribute(node, "block_size", 0))
-    return builder.call_function(_dequantise, args=(*inputs_of(builder, node, 3), *settings))
-
-
+@function_for("DynamicQuantizeLinear", 1)
 def _quantise_dynamically(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each image (N, …) by its own range: one image is asked about at a time."""
     flat = values.detach().flatten(1) if values.ndim > 1 else values.detach()[None]
@@ -111,11 +107,6 @@ def _quantise_dynamically(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return whole.to(torch.uint8), scale, zero.to(torch.uint8)
 
 
-@computes("DynamicQuantizeLinear")
-def _dynamic_quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_quantise_dynamically, args=(input_of(builder, node, 0),))
-
-
 def _whole(values: Tensor, zero: Tensor | None, axis: int) -> Tensor:
     return values.float() if zero is None else values.float() - _along(zero, axis, values, 0)
 
@@ -124,19 +115,16 @@ def _as_integers(answer: Tensor) -> Tensor:
     return answer if answer.requires_grad else answer.to(torch.int32)
 
 
+@function_for("MatMulInteger", 4)
 def _multiply_integers(a: Tensor, b: Tensor, a_zero: Tensor | None, b_zero: Tensor | None) -> Tensor:
     return _as_integers(_whole(a, a_zero, a.ndim - 2) @ _whole(b, b_zero, b.ndim - 1))
-
-
-@computes("MatMulInteger")
-def _matmul_integer(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_multiply_integers, args=tuple(inputs_of(builder, node, 4)))
 
 
 def _convolve_integers(x: Tensor, w: Tensor, x_zero: Tensor | None, w_zero: Tensor | None, how: Convolution) -> Tensor:
     return _as_integers(convolve(_whole(x, x_zero, 1), _whole(w, w_zero, 0), None, how))
 
 
+@function_for("MatMulIntegerToFloat", 7, domain=RUNTIME)
 def _multiply_integers_to_floats(
     a: Tensor,
     b: Tensor,
@@ -150,21 +138,12 @@ def _multiply_integers_to_floats(
     return answer if bias is None else answer + bias
 
 
-@computes("MatMulIntegerToFloat", domain=RUNTIME)
-def _matmul_integer_to_float(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_multiply_integers_to_floats, args=tuple(inputs_of(builder, node, 7)))
-
-
+@function_for("DynamicQuantizeMatMul", 5, domain=RUNTIME)
 def _multiply_dynamically(
     values: Tensor, weight: Tensor, scale: Tensor, zero: Tensor | None, bias: Tensor | None
 ) -> Tensor:
     whole, its_scale, its_zero = _quantise_dynamically(values)
     return _multiply_integers_to_floats(whole, weight, its_scale, scale, its_zero, zero, bias)
-
-
-@computes("DynamicQuantizeMatMul", domain=RUNTIME)
-def _dynamic_quantize_matmul(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_multiply_dynamically, args=tuple(inputs_of(builder, node, 5)))
 
 
 @computes("ConvInteger")
@@ -186,17 +165,14 @@ def _qlinear_conv(builder: Builder, node: NodeProto) -> fx.Node:
     return builder.call_function(_convolve_quantised, args=(*inputs_of(builder, node, 9), how))
 
 
+@function_for("QLinearMatMul", 8)
 def _multiply_quantised(*values: Tensor) -> Tensor:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = values
     answer = _dequantise(a, a_scale, a_zero, a.ndim - 2) @ _dequantise(b, b_scale, b_zero, b.ndim - 1)
     return _quantise(answer, y_scale, y_zero, answer.ndim - 1)
 
 
-@computes("QLinearMatMul")
-def _qlinear_matmul(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_multiply_quantised, args=tuple(inputs_of(builder, node, 8)))
-
-
+@function_for("QGemm", 9, domain=RUNTIME, alpha=1.0, transA=0, transB=0)
 def _gemm_quantised(*values: Any) -> Tensor:
     a, a_scale, a_zero, b, b_scale, b_zero, bias, y_scale, y_zero, alpha, trans_a, trans_b = values
     left = _dequantise(a, a_scale, a_zero)
@@ -205,12 +181,6 @@ def _gemm_quantised(*values: Any) -> Tensor:
     if bias is not None:
         answer = answer + alpha * bias.float() * a_scale * b_scale
     return answer if y_scale is None else _quantise(answer, y_scale, y_zero)
-
-
-@computes("QGemm", domain=RUNTIME)
-def _qgemm(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = (attribute(node, "alpha", 1.0), attribute(node, "transA", 0), attribute(node, "transB", 0))
-    return builder.call_function(_gemm_quantised, args=(*inputs_of(builder, node, 9), *settings))
 
 
 def _quantised(name: str, function: Callable[..., Tensor], tensors: int, *attributes: tuple[str, Any]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from onnx import NodeProto
 from torch import Tensor, fx
@@ -12,6 +10,7 @@ from robustcheck.models.twin.builder import (
     Builder,
     attribute,
     computes,
+    function_for,
     input_of,
     inputs_of,
     theirs,
@@ -27,31 +26,23 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 _their_subtraction = theirs("Sub")
 
 
-def _rounds(name: str, function: Callable[[Tensor], Tensor]) -> None:
-    @computes(name)
-    def _handle(builder: Builder, node: NodeProto) -> fx.Node:
-        return builder.call_function(function, args=(input_of(builder, node, 0),))
-
-
+@function_for("Round", 1)
 def _round(values: Tensor) -> Tensor:
     return straight_through(values, values.round())
 
 
+@function_for("Floor", 1)
 def _floor(values: Tensor) -> Tensor:
     return straight_through(values, values.floor())
 
 
+@function_for("Ceil", 1)
 def _ceil(values: Tensor) -> Tensor:
     return straight_through(values, values.ceil())
 
 
 def _fraction(values: Tensor) -> Tensor:
     return values - values.floor()
-
-
-_rounds("Round", _round)
-_rounds("Floor", _floor)
-_rounds("Ceil", _ceil)
 
 
 @computes("Sub")

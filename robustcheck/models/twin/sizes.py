@@ -12,24 +12,15 @@ import torch
 from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor, fx
 
-from robustcheck.models.twin.builder import Builder, attribute, computes, input_of, inputs_of, torch_type
+from robustcheck.models.twin.builder import Builder, attribute, computes, function_for, input_of, torch_type
 
 
-@computes("Shape")
-def _shape(builder: Builder, node: NodeProto) -> fx.Node:
-    between = attribute(node, "start", 0), attribute(node, "end")
-    return builder.call_function(_shape_of, args=(input_of(builder, node, 0), *between))
-
-
+@function_for("Shape", 1, start=0, end=None)
 def _shape_of(values: Tensor, start: int, end: int | None) -> Tensor:
     return torch.tensor(values.shape[start:end], dtype=torch.int64, device=values.device)
 
 
-@computes("Size")
-def _size(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_size_of, args=(input_of(builder, node, 0),))
-
-
+@function_for("Size", 1)
 def _size_of(values: Tensor) -> Tensor:
     return torch.tensor(values.numel(), dtype=torch.int64, device=values.device)
 
@@ -50,12 +41,8 @@ def _filled(shape: Tensor, value: float, kind: torch.dtype) -> Tensor:
     return torch.full([int(size) for size in shape.tolist()], value, dtype=kind, device=shape.device)
 
 
-@computes("Range")
-def _range(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_counted, args=tuple(inputs_of(builder, node, 3)))
-
-
+@function_for("Range", 3)
 def _counted(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    """Nothing where the limit lies behind the start."""
+    """A range; empty where the limit lies before the start."""
     count = max(0, ceil((limit.item() - start.item()) / delta.item()))
     return start + delta * torch.arange(count, dtype=start.dtype, device=start.device)

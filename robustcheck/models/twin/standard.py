@@ -19,6 +19,7 @@ from robustcheck.models.twin.builder import (
     computes,
     constant,
     first_or_all,
+    function_for,
     given,
     input_of,
     inputs_of,
@@ -59,47 +60,28 @@ def _softmax(builder: Builder, node: NodeProto) -> fx.Node:
     )
 
 
-@computes("SpaceToDepth")
-def _space_to_depth(builder: Builder, node: NodeProto) -> fx.Node:
-    by_columns = attribute(node, "mode", "DCR") == "CRD"
-    settings = (attribute(node, "blocksize"), by_columns)
-    return builder.call_function(_to_depth, args=(input_of(builder, node, 0), *settings))
-
-
-def _to_depth(values: Tensor, block: int, by_columns: bool) -> Tensor:
-    if by_columns:
+@function_for("SpaceToDepth", 1, blocksize=None, mode="DCR")
+def _to_depth(values: Tensor, block: int, mode: str) -> Tensor:
+    if mode == "CRD":
         return functional.pixel_unshuffle(values, block)
     count, channels, height, width = values.shape
     parts = values.reshape(count, channels, height // block, block, width // block, block)
     return parts.permute(0, 3, 5, 1, 2, 4).reshape(count, -1, height // block, width // block)
 
 
-@computes("LpNormalization")
-def _lp_normalization(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = (attribute(node, "p", 2), attribute(node, "axis", -1))
-    return builder.call_function(_normalise, args=(input_of(builder, node, 0), *settings))
-
-
+@function_for("LpNormalization", 1, p=2, axis=-1)
 def _normalise(values: Tensor, order: int, axis: int) -> Tensor:
     """A row of zeros stays one."""
     length = torch.linalg.vector_norm(values, order, dim=axis, keepdim=True)
     return values / torch.where(length == 0, 1.0, length)
 
 
-@computes("GatherElements")
-def _gather_elements(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_gather, args=(*inputs_of(builder, node, 2), attribute(node, "axis", 0)))
-
-
+@function_for("GatherElements", 2, axis=0)
 def _gather(values: Tensor, places: Tensor, axis: int) -> Tensor:
     return values.gather(axis, places.long() % values.shape[axis])  # from the end, where they are negative
 
 
-@computes("GatherND")
-def _gather_nd(builder: Builder, node: NodeProto) -> fx.Node:
-    return builder.call_function(_gather_at, args=(*inputs_of(builder, node, 2), attribute(node, "batch_dims", 0)))
-
-
+@function_for("GatherND", 2, batch_dims=0)
 def _gather_at(values: Tensor, places: Tensor, shared: int) -> Tensor:
     """What lies at places (…, depth) of the axes after those that both share, all at once."""
     own = [
@@ -109,12 +91,7 @@ def _gather_at(values: Tensor, places: Tensor, shared: int) -> Tensor:
     return values[(*own, *places.long().unbind(-1))]
 
 
-@computes("ScatterND")
-def _scatter_nd(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = (attribute(node, "reduction", "none"),)
-    return builder.call_function(_scatter, args=(*inputs_of(builder, node, 3), *settings))
-
-
+@function_for("ScatterND", 3, reduction="none")
 def _scatter(values: Tensor, places: Tensor, updates: Tensor, reduction: str) -> Tensor:
     """Updates at places (…, depth) of the first axes, all at once: exporters write whole tensors this way."""
     depth = places.shape[-1]
