@@ -1,11 +1,11 @@
-"""`module:callable`, as a policy names its user's own code.
+"""`module:callable`, as a policy names the user's own code.
 
 A module beside the policy file comes before one of the same name elsewhere, and may import its siblings at its top.
-Python knows one module a name and process; two policies in two folders may each have a `networks.py`. So a folder's
-modules are in `sys.modules` under their plain names only while one of them is imported, and afterwards on a shelf
-there, from which the next import from the same folder takes them again, unless a file of them was edited since. They
-are compiled from their source each time, whose digest stands for them: what Python keeps in `__pycache__` may be of
-another source. Not safe while other threads import.
+Python knows one module per name and process, but two policies in two folders may each have a `networks.py`. So a
+folder's modules are in `sys.modules` under their plain names only while one of them is imported, and afterwards on a
+shelf there, from which the next import from the same folder takes them again, unless a file of theirs was edited since.
+They are compiled from their source each time, whose digest stands for them: what Python keeps in `__pycache__` may be
+of another source. Not safe while other threads import.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 from robustcheck.errors import UserCodeError
 from robustcheck.words import did_you_mean, last_line, listed
 
-_MADE_FROM = "_robustcheck_made_from"  # kept on a module's spec, which is another once it was reloaded
+_MADE_FROM = "_robustcheck_made_from"  # kept on a module's spec, which is a new one after a reload
 
 
 def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
@@ -72,7 +72,7 @@ def _module(name: str, reference: str, folder: Path) -> ModuleType:
             raise UserCodeError(f"{reference!r}: {name} cannot be imported: {last_line(error)}") from None
         beside = sorted(_own_names(folder))
         raise UserCodeError(
-            f"{reference!r}: no module {name!r} is installed or lies beside the policy; there: {listed(beside)}"
+            f"{reference!r}: no module {name!r} is installed or lies beside the policy; beside it: {listed(beside)}"
             f"{did_you_mean(name, beside)}"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
@@ -98,7 +98,7 @@ class _FromSource:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Compiles the source itself: a cache beside it may hold other code, and say that it need not be compared."""
+    """Compiles the source itself: a cache beside it may hold other code, and claim that it need not be checked."""
 
     sha256 = ""  # of what was compiled
 
@@ -112,12 +112,12 @@ class _SourceLoader(SourceFileLoader):
 
 @contextmanager
 def modules_beside(folder: Path, wanted: str | None = None) -> Iterator[None]:
-    """A folder first on `sys.path`, its modules under their plain names; both are as they were afterwards.
+    """A folder first on `sys.path`, its modules under their plain names; afterwards both are as they were before.
 
     Args:
         folder: the policy file's.
-        wanted: the top-level name that will be imported, which may be a folder of modules without `__init__.py`; None:
-            nobody knows which.
+        wanted: the top-level name that will be imported, which may be a folder of modules without `__init__.py`; None
+            if that is not known.
     """
     home = folder.resolve()
     own = _own_names(home)
@@ -172,7 +172,7 @@ def shelf(home: Path) -> dict[str, ModuleType]:
 
 
 def _users(home: Path) -> dict[str, str]:
-    """What those of a folder's modules were made from that the user's own code had imported, by name."""
+    """What the folder's modules that the user's own code had imported were made from, by name."""
     met: dict[str, str] = _kept_for(home).setdefault("users", {})
     return met
 
@@ -189,9 +189,9 @@ def has_changed(module: ModuleType) -> bool:
 
 
 def made_from(module: ModuleType) -> str:
-    """The sha256 of a module's file as it was compiled; of what Python itself imported, as it was when first met here.
+    """The sha256 of a module's file as compiled; for what Python itself imported, as it was when first met here.
 
-    Empty: there is no such file, or what it was is not known, only that it was another.
+    Empty if there is no such file, or if it is known only that the file was another.
     """
     spec = getattr(module, "__spec__", None)
     if isinstance(loader := getattr(spec, "loader", None), _SourceLoader):
@@ -213,10 +213,10 @@ def _content(module: ModuleType) -> bytes | None:
 
 
 def _is_of_another(module: ModuleType, spec: ModuleSpec, source: bytes) -> bool:
-    """Whether code of a module that Python imported is not that of a source; Python doesn't say what it compiled.
+    """Whether the code of a module that Python imported is not that of a source; Python does not say what it compiled.
 
-    The code of the whole is in Python's cache, if that was written when the module was imported; of functions it is in
-    the module.
+    The whole code is in Python's cache, if that was written when the module was imported; that of functions is in the
+    module.
     """
     if type(spec.loader) is not SourceFileLoader:  # pytest's, say, compiles something else
         return False
@@ -238,7 +238,7 @@ def _is_of_another(module: ModuleType, spec: ModuleSpec, source: bytes) -> bool:
 
 
 def _cached(spec: ModuleSpec) -> CodeType | None:
-    """The code that Python keeps of a module, where it writes that whenever it imports the module anew."""
+    """The code of a module in Python's cache, if Python writes that whenever it imports the module anew."""
     if spec.cached is None or sys.dont_write_bytecode or not os.access(Path(spec.cached).parent, os.W_OK):
         return None
     reader = SourcelessFileLoader(spec.name, spec.cached)
@@ -250,7 +250,7 @@ def _cached(spec: ModuleSpec) -> CodeType | None:
 
 
 def _own_names(folder: Path) -> set[str]:
-    """The names of the folder's modules and packages, less those that nobody can mean to replace."""
+    """The names of the folder's modules and packages, without those that nobody can mean to replace."""
     found = set[str]()
     for suffix in all_suffixes():
         found.update(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))

@@ -22,11 +22,11 @@ _HEARD = b"\0"  # no signal has this number
 def sigterm_interrupts() -> Iterator[None]:
     """While this lasts, the first SIGTERM raises KeyboardInterrupt, and later ones do not disturb what follows from it.
 
-    CI servers, `timeout` and Kubernetes end a job with it, and would lose hours of work. Where somebody handles it
-    already, outside the main thread, and in processes that are forked meanwhile, it means what it did.
+    CI servers, `timeout` and Kubernetes end a job with it, and would lose hours of work. If it is handled
+    already, outside the main thread, and in processes that are forked meanwhile, it means what it did before.
 
-    Python hears signals between its own instructions only, and a network may keep a library's code busy for ever: where
-    SIGTERM, or a second Ctrl-C, is not heard for some seconds, the process ends with 130 there and then, after one
+    Python hears signals only between its own instructions, and a network may keep a library's code busy for ever: if
+    SIGTERM, or a second Ctrl-C, is not heard for some seconds, the process ends with 130 at once, after one
     sentence on standard error as it is when this begins (pytest captures it later).
     """
     in_charge = threading.current_thread() is threading.main_thread()
@@ -66,8 +66,8 @@ def sigterm_interrupts() -> Iterator[None]:
 def _unheard_ends(handlers: Collection[object]) -> Iterator[Callable[[], object]]:
     """End the process if a signal comes and its handler, one of these, does not run: each has to call what this yields.
 
-    Python writes each signal's number to a socket at once, whatever the main thread is at. Whoever reads such numbers
-    already goes on doing so; then, nothing is ended.
+    Python writes each signal's number to a socket at once, whatever the main thread is doing. If something else
+    already reads such numbers, it goes on doing so, and nothing is ended.
     """
     numbers, written = socket.socketpair()
     written.setblocking(False)

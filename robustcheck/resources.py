@@ -1,4 +1,4 @@
-"""What of a machine this process may have: containers, batch schedulers and affinities leave it less than there is."""
+"""How much of a machine this process may use: containers, batch schedulers and affinities may allow only a part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files the code is written in that a policy names: they are part of what is judged, and have a digest."""
+"""Which files contain the code that a policy names: they are part of what is judged, and have a digest."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def own_sources(modules: Iterable[str], *, folder: Path) -> dict[Path, str]:
 
 
 def all_sources(modules: Iterable[str], *, folder: Path) -> tuple[dict[Path, str], list[str]]:
-    """The files that modules of these names, and all that they use, are written in; what is installed is its version.
+    """The files that modules of these names, and all that they use, are written in; the versions of what is installed.
 
-    Of what is installed without one, such as a package's checkout that is worked on, there are both.
+    An editable checkout of a package has both.
 
     Returns:
         The sha256 of each file, of what was compiled; and the versions.
@@ -71,7 +71,7 @@ def _followed(
         waiting.append(name.rpartition(".")[0])  # the package is run, too
         module = beside.get(name) or sys.modules.get(name)
         place = getattr(module, "__file__", None)
-        # A module may say that it is from a file that there is not, such as one in an archive.
+        # A module may claim to be from a file that does not exist, such as one in an archive.
         if module is not None and place is not None and wanted(name, module) and Path(place).is_file():
             if has_changed(module):
                 raise UserCodeError(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from traceback import format_exception_only
 
-FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels an image
+FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels per image
 COLUMNS_FROM = ".npz, .csv or module:callable"  # sources that can say more about an image than its label
 _MOST_SHOWN = 60
 _MOST_LISTED = 200  # letters of a name; above those of labels, paths and weights
@@ -21,14 +21,14 @@ _UNSHOWABLE = re.compile(
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'pgd'?`, or nothing where no known word is close."""
+    """`; did you mean 'pgd'?`, or nothing if no known word is close."""
     originals = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), originals, n=1)
     return f"; did you mean {originals[close[0]]!r}?" if close else ""
 
 
 def listed(words: Iterable[object], *, limit: int = 10) -> str:
-    """`a, b, c and 4 more`; `nothing` where there are none."""
+    """`a, b, c and 4 more`; `nothing` if there are none."""
     every = list(words)
     more = f" and {len(every) - limit} more" if len(every) > limit else ""
     return (", ".join(printable(brief(str(word))) for word in every[:limit]) or "nothing") + more
@@ -40,7 +40,7 @@ def brief(text: str) -> str:
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """The names, in their order, numbered where one is taken: no two differ in the case of their letters alone."""
+    """The names, in order, with a number added if one is taken: no two differ only in upper and lower case."""
     found, used = list[str](), {name.casefold() for name in taken}
     for plain in names:
         name, number = plain, 2
@@ -75,7 +75,7 @@ _SPELT = str.maketrans({"ε": "eps", "∞": "inf", "─": "-", "≥": ">=", "≤
 
 
 def as_output(text: str) -> str:
-    """A text as the process's output can show it: what its encoding does not have is spelt, or escaped."""
+    """A text as the process's output can show it: what its encoding lacks is spelt out, or escaped."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -85,7 +85,7 @@ def as_output(text: str) -> str:
 
 
 def _spelt(letter: str, encoding: str) -> str:
-    """A letter itself where the encoding has it: the parts of a text are then shown as the whole is."""
+    """The letter itself if the encoding has it, so that parts of a text are shown as the whole would be."""
     try:
         letter.encode(encoding)
     except UnicodeEncodeError:

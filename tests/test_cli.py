@@ -291,14 +291,17 @@ def test_the_attacks_with_what_they_take_and_cite():
 @pytest.mark.parametrize(
     ("attack", "takes"),
     [
-        ("pgd", "steps: gradient steps a restart; 1 to 100,000 (default: 40)"),
+        ("pgd", "steps: gradient steps per restart; 1 to 100,000 (default: 40)"),
         ("pgd", "step_size: size of a step (default: 2.5 * epsilon / steps); 2/255, 0.01 or '3 levels'"),
         ("pgd", "random_start: start at a random point of the ball, not at the image (default: true)"),
-        ("fgsm", "loss: what is raised: cross_entropy, margin, or dlr (the margin, free of the logits' scale) ("),
+        ("fgsm", "loss: the loss to maximise: cross_entropy, margin, or dlr (the margin, independent of the"),
         ("hopskipjump", "momentum: share of the earlier estimates that is kept (in the paper none); at least 0, less"),
         ("patch", 'shape: its outline; circle, square (default: "circle")'),
-        ("rp2", "size_weight: of the mean absolute change (λ); at least 0 (default: 0.4)"),
-        ("rp2", "distances: of the grid that it is judged on; at 1 the image fills the view; more than 0, at most 20"),
+        ("rp2", "size_weight: weight of the mean absolute change (λ); at least 0 (default: 0.4)"),
+        (
+            "rp2",
+            "distances: distances of the grid that it is judged on; at 1 the image fills the view; more than 0, at",
+        ),
     ],
 )
 def test_the_attacks_with_what_each_value_may_be(attack, takes):

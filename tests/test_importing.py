@@ -125,7 +125,7 @@ def test_a_standard_module_is_not_imported_anew(write):
         ("..our_nets:build", "not of the form"),
         (
             "our_net:build",
-            "no module 'our_net' is installed or lies beside the policy; there: .*; did you mean 'our_nets'",
+            "no module 'our_net' is installed or lies beside the policy; beside it: .*; did you mean 'our_nets'",
         ),
         ("our_nets.deep:build", "no module 'our_nets.deep' is installed|'our_nets' is not a package"),
         ("our_nets:biuld", "our_nets has no 'biuld'; did you mean 'build'"),

@@ -104,9 +104,9 @@ def _check_header(member: Any, size: int, what: str, widened: int) -> None:
     if dtype.hasobject or dtype.names is not None:
         raise DataError(f"{what} holds {dtype}: only plain arrays are read, pickled objects never; store integers")
     if not dtype.itemsize:  # any shape would fit its bytes
-        raise DataError(f"{what} holds {dtype}, which is no byte a value: the archive is damaged or forged")
+        raise DataError(f"{what} holds {dtype}, whose values take no bytes: the archive is damaged or forged")
     if not shape or min(shape) < 0:
-        raise DataError(f"{what} has the shape {shape}; one entry a sample is needed")
+        raise DataError(f"{what} has the shape {shape}; one entry per sample is needed")
     needed, held = math.prod(shape) * dtype.itemsize, size - member.tell()
     if needed != held:
         raise DataError(

@@ -63,7 +63,7 @@ class BoxTable:
     shown: str
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Refuse paths that are samples' names but for how they are written; others may be of another split.
+        """Refuse paths that differ from samples' names only in spelling; other paths may be of another split.
 
         Raises:
             DataError: there is one.
@@ -91,7 +91,7 @@ class BoxTable:
 class MaskFolder:
     """A mask for each sample, `NAME.png` or a TIFF, whose pixels above 0 count; samples without one have none.
 
-    JPEG is not read: what is compressed so has pixels above 0 around its edges.
+    JPEG is not read: its compression leaves pixels above 0 around edges.
     """
 
     folder: Path
@@ -160,7 +160,7 @@ def _mask(name: str, path: Path) -> Mask:
 def _fitting(mask: Mask, shown: str, height: int, width: int) -> Mask:
     if mask.shape != (height, width):
         raise DataError(
-            f"{shown} is a mask of {mask.shape[0]}×{mask.shape[1]} pixels (height × width), and its image has "
+            f"{shown} is a mask of {mask.shape[0]}×{mask.shape[1]} pixels (height × width), but its image has "
             f"{height}×{width}: store it at the image's own size"
         )
     return mask

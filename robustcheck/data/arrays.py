@@ -54,13 +54,13 @@ def array_listing(
     Args:
         array: integers (N, H, W), (N, C, H, W) or (N, H, W, C), C being 1 or 3.
         labels: (N,).
-        wanted: whose depth and Hounsfield units are theirs.
+        wanted: says their depth and Hounsfield units.
         names: (N,).
         split: where the source has splits.
         what: the array, as a message names it.
 
     Raises:
-        DataError: neither integers nor of such a shape, or as many labels as images are missing.
+        DataError: not integers, not of such a shape, or not as many labels as images.
     """
     if len(labels) != len(array):
         raise DataError(f"{what} holds {len(array)} images, but there are {len(labels)} labels")
@@ -90,17 +90,17 @@ def _channels_first(array: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def _depth(dtype: np.dtype[Any], bits: int | None, what: str) -> int:
-    """How many bits integers of a type store, if the policy says so many, or nothing."""
+    """How many bits integers of a type store, by what the policy says; None: it says nothing."""
     if dtype.kind not in "iu":
         raise DataError(
-            f"{what} holds {dtype}, which is no pixel space: budgets are measured in stored integers; "
+            f"{what} holds {dtype}, which is not a pixel space: budgets are measured in stored integers; "
             "store uint8, or uint16 with data.bits"
         )
     container = 8 if dtype == np.uint8 else 16
     if bits is None and container == 16:
-        raise DataError(f"{what} holds {dtype}: say in data.bits how many of its bits are used, such as 12 or 16")
+        raise DataError(f"{what} holds {dtype}: set data.bits to how many of its bits are used, such as 12 or 16")
     if bits is not None and not 1 <= bits <= container:
-        raise DataError(f"{what} holds {dtype}: data.bits is {bits}, and 1 to {container} are allowed")
+        raise DataError(f"{what} holds {dtype}, but data.bits is {bits}: 1 to {container} are allowed")
     return bits or container
 
 

@@ -1,4 +1,4 @@
-"""How large a compressed image says it is: read before anything unpacks it, which would trust it.
+"""How large a compressed image says it is, read before a decoder trusts that and unpacks it.
 
 JPEG (ITU-T T.81, and T.87 for JPEG-LS) says so in its frame header, JPEG 2000 (T.800) in SIZ, and runs of RLE Lossless
 (DICOM PS3.5, annex G) by themselves. What colours a JPEG is in is read here too: JFIF and Adobe's marker say so.
@@ -18,7 +18,7 @@ _RLE_HEADER = 64
 
 
 def size_of(content: bytes) -> tuple[int, int, int] | None:
-    """Height, width and channels of a JPEG, JPEG-LS or JPEG 2000 image; None if it is none, or does not say."""
+    """Height, width and channels of a JPEG, JPEG-LS or JPEG 2000 image; None if it is not one, or does not say."""
     if content.startswith(b"\xff\xd8"):
         return _of_jpeg(content)
     start = codestream_start(content)
@@ -76,7 +76,7 @@ def turned_to_rgb(content: bytes) -> bool:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """The markers of a JPEG that segments follow on, up to where something else stands, and where each is."""
+    """The markers of a JPEG that segments follow, and where each is, up to where something else stands."""
     at = 2
     while at + 10 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
@@ -92,10 +92,10 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def unpacked_length(content: bytes, most: int) -> int:
-    """How many bytes the runs of an RLE Lossless frame stand for; beyond `most` they are not counted to their end.
+    """How many bytes the runs of an RLE Lossless frame stand for; counting stops beyond `most`.
 
     Raises:
-        ValueError: its header is no such frame's.
+        ValueError: its header is not that of such a frame.
     """
     count, *offsets = struct.unpack_from("<16I", content.ljust(_RLE_HEADER, b"\0"))
     if not 1 <= count <= 15:

@@ -1,7 +1,7 @@
 """What a source says about each sample besides its image and its label: columns that the policy names.
 
-The column that `data.group` names says which samples belong together; each that `data.subgroups` names parts them into
-subgroups. A value is a short text; integers are told apart as they are written.
+The column that `data.group` names says which samples belong together; each that `data.subgroups` names divides them
+into subgroups. A value is a short text; integers are compared as they are written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def texts_of(values: object, count: int, what: str) -> list[str]:
         what: the column, as a message names it.
 
     Raises:
-        DataError: something else, not N of them, both beside each other, or a text that cannot stand in a report.
+        DataError: something else, not N of them, a mixture of both, or a text that a report cannot hold.
     """
     if isinstance(values, np.ma.MaskedArray):
         masked = np.flatnonzero(np.ma.getmaskarray(values))
@@ -59,7 +59,7 @@ def texts_of(values: object, count: int, what: str) -> list[str]:
         if isinstance(value, str) != isinstance(found[0], str):
             raise DataError(
                 f"{what} has {reprlib.repr(found[0])} at index 0 and {reprlib.repr(value)} at index {index}; give "
-                "texts alone, or integers alone"
+                "only texts, or only integers"
             )
     with parsing(what):  # Python does not write very long integers; of an enumeration values are told, not names
         texts = [str.__str__(value) if isinstance(value, str) else str(int(value)) for value in found]
@@ -94,7 +94,7 @@ def check_subgroups(column: str, values: Sequence[str], source: str) -> None:
     if len(found) > MOST_VALUES:
         raise DataError(
             f"{source}: data.subgroups names {column!r}, which has {len(found)} values ({listed(found, limit=3)}); at "
-            f"most {MOST_VALUES} are allowed: put numbers into ranges, and if it says whose an image is, name it in "
+            f"most {MOST_VALUES} are allowed: put numbers into ranges, and if it says whose image each is, name it in "
             "data.group"
         )
 

@@ -1,7 +1,7 @@
-"""How much work a compressed image makes for its decoder besides its pixels: looked at before anything unpacks it.
+"""How much work a compressed image makes for its decoder besides its pixels, checked before anything unpacks it.
 
 Each scan of a JPEG (ITU-T T.81) may change every pixel. A JPEG 2000 codestream (T.800) is cut into parts, precincts and
-code-blocks, for each of which a decoder takes memory, and looks at each of them once a layer.
+code-blocks, for each of which a decoder takes memory, and looks at each of them once per layer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _PRECINCTS_SAID = 1  # a bit of a style: otherwise they are as large as can be
 
 
 def check_work(content: bytes, name: str) -> None:
-    """Raise a `DataError` where an image asks for more work than any that an encoder makes; others pass."""
+    """Raise a `DataError` if an image asks for more work than any that an encoder makes."""
     if content.startswith(b"\xff\xd8"):
         if (scans := _scans(content)) > _MOST_SCANS:
-            raise DataError(f"{name} is a JPEG of {scans} scans, of which each is work; {_MOST_SCANS} is the limit")
+            raise DataError(f"{name} is a JPEG of {scans} scans, each of which takes work; {_MOST_SCANS} is the limit")
     elif (start := codestream_start(content)) is not None:
         _check_parts(content[start:], name)
 
@@ -76,9 +76,7 @@ def _heads(codestream: bytes, name: str) -> Iterator[tuple[int, bytes]]:
             at = max(part_end, at + 2)
             continue
         if marker not in _HEADS:
-            raise DataError(
-                f"{name} is a JPEG 2000 image with a marker that is unknown (FF{marker:02X}): it is damaged"
-            )
+            raise DataError(f"{name} is a JPEG 2000 image with an unknown marker (FF{marker:02X}): it is damaged")
         if marker == _TILE_PART:
             part = int.from_bytes(codestream[at + 6 : at + 10])
             part_end = at + part if part else len(codestream)
@@ -94,7 +92,7 @@ def _parts(style: bytes, tile: tuple[int, ...], *, said: int) -> int:
         style: from the number of decomposition levels on, one byte each: levels, both sides of code-blocks, two that do
             not matter, and precincts for each resolution, if they are said.
         tile: its width and height.
-        said: whether precincts are.
+        said: whether precincts are stated.
     """
     levels, *blocks = style[0], style[1] + 2, style[2] + 2
     count = 0

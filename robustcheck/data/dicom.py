@@ -1,8 +1,8 @@
 """Images that lie in DICOM files of one frame: headers are checked at load, pixels are decoded on demand.
 
-What a file stores is its pixel space: of a CT whole Hounsfield units, of anything else the stored values, from dark to
-bright. Windows and lookup tables are for viewers and change no pixel. Of a header nothing is read but what is named
-here, and none of it reaches a report but what pixels mean.
+What a file stores is its pixel space: for CT whole Hounsfield units, else the stored values, from dark to
+bright. Windows and lookup tables are for viewers and change no pixel. Only what is named here is read from a
+header, and only what pixels mean reaches a report.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Scan:
         told = {
             "are MONOCHROME1 and inverted, so that larger is brighter": self.inverted,
             f"rescale their values{by}, which is not applied: pixels are as stored": self.mapped,
-            "have a padding value, which lies at the lowest level where it is outside": self.padding is not None,
+            "have a padding value, which is read as the lowest level if it lies outside": self.padding is not None,
         }
         return tuple(note for note, holds in told.items() if holds)
 
@@ -175,7 +175,7 @@ def open_scan(name: str, path: Path) -> Scan:
 
 
 class _BoundedReader(BufferedReader):
-    """A file that can be read from so often only: parts of an endless header take more memory than they have bytes."""
+    """A file that can be read from only so often: parts of an endless header take more memory than they have bytes."""
 
     _reads = 0
 
@@ -202,7 +202,7 @@ def _opened(path: Path, name: str) -> Iterator[BufferedReader]:
 def _header(file: BufferedReader, name: str) -> Any:
     """The elements that `_TAGS` names, of a file that is at its beginning."""
     if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] != _MAGIC:
-        raise DataError(f"{name} is no DICOM file: it does not begin as one, with 128 bytes and DICM")
+        raise DataError(f"{name} is not a DICOM file: it does not begin with 128 bytes and DICM")
     header, syntax = _read(file, name, _TAGS, stop_before_pixels=True)
     for tag in ("Rows", "Columns", "BitsAllocated", "BitsStored"):
         if not isinstance(header.get(tag), int):
@@ -219,7 +219,7 @@ def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixel
     file.seek(_PREAMBLE + len(_MAGIC))
     syntax = str(_read_file_meta_info(file).get("TransferSyntaxUID", ""))
     if syntax == _DEFLATED:  # it would be inflated whole, to whatever size
-        raise DataError(f"{name} is deflated as a whole: store it uncompressed, or compress its pixels alone")
+        raise DataError(f"{name} is deflated as a whole: store it uncompressed, or compress only its pixels")
     file.seek(0)
     data = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
     for tag in _TAGS:  # before they are looked at: a number of a hundred megabytes is a list of millions
@@ -234,11 +234,11 @@ def _depth(header: Any, name: str, samples: int) -> int:
     allocated, stored = header.BitsAllocated, header.BitsStored
     if allocated not in (8, 16) or not 1 <= stored <= allocated or header.get("HighBit", stored - 1) != stored - 1:
         raise DataError(
-            f"{name} stores {stored} of {allocated} bits, the highest of them number {header.get('HighBit')}: store it "
-            "as 1 to 8 bits of 8, or 1 to 16 of 16, the lowest ones"
+            f"{name} stores {stored} of {allocated} bits, the highest of which is bit {header.get('HighBit')}: store "
+            "it as 1 to 8 bits of 8, or 1 to 16 of 16, the lowest ones"
         )
     if samples == 3 and (stored != 8 or header.get("PixelRepresentation", 0)):
-        raise DataError(f"{name} is colour of {stored} bits a channel: store it as RGB of 8")
+        raise DataError(f"{name} is colour with {stored} bits per channel: store it as RGB with 8")
     return int(stored)
 
 
@@ -251,15 +251,15 @@ def _intercept(header: Any) -> int | None:
 
 
 def _rescale(header: Any) -> tuple[float, float]:
-    """Slope and intercept, of which one that is missing or empty changes nothing."""
+    """Slope and intercept; one that is missing or empty changes nothing."""
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
 
 def _padding(header: Any) -> tuple[int, int] | None:
-    """The stored values between which nothing was measured, both included; None where none can be stored.
+    """The first and last stored value that mean that nothing was measured; None if none can be stored.
 
-    Some scanners write that of signed pixels without its sign.
+    Some scanners write that value for signed pixels without its sign.
     """
     value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
@@ -287,7 +287,7 @@ def _decoder(syntax: str, name: str) -> Any:
         packages = " or ".join(reason.partition(" - requires ")[2] for reason in decoder.missing_dependencies)
         raise DataError(
             f"{name} is compressed as {called}, which needs another package ({packages}); "
-            "pip install 'pytest-robustcheck[dicom]' brings gdcm; or store it uncompressed"
+            "install gdcm with pip install 'pytest-robustcheck[dicom]', or store it uncompressed"
         )
     return decoder
 
@@ -335,6 +335,6 @@ def _check_size(frame: bytes, data: Any, syntax: str, scan: Scan) -> None:
     elif (size := size_of(frame)) != (height, width, channels):
         found = "×".join(map(str, size)) if size else "no size"
         raise DataError(
-            f"{scan.name}: its header says {height}×{width}×{channels} (height × width × channels), and its compressed "
-            f"image {found}"
+            f"{scan.name}: its header says {height}×{width}×{channels} (height × width × channels), but its "
+            f"compressed image {found}"
         )

@@ -13,7 +13,7 @@ NO_ESCAPE: Final = "a data file cannot escape its folder"
 class Home:
     """The folder that data files lie in.
 
-    On a file server each look costs: its folders are followed once.
+    On a file server each look-up costs, so its folders are followed once.
     """
 
     path: Path  # after every link was followed

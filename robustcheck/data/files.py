@@ -107,14 +107,14 @@ class FileImages:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is one that is read, by its name, or as DICOM by how it begins."""
+    """Whether a file is read: by its name or, as DICOM, by how it begins."""
     return path.suffix.lower() in SUFFIXES or dicom.is_dicom(path)
 
 
 def take_files(
     source: Sequence[tuple[str, Path]], indexes: Indexes, *, bits: int | None, hounsfield: int | None
 ) -> FileImages:
-    """Some of a source's files, (name, path) each, in as many channels as all of them would be; see `open_files`."""
+    """Some of a source's files, (name, path) each, with as many channels as all would have; see `open_files`."""
     chosen = set(indexes.tolist())
     beside = [path for index, path in enumerate(source) if index not in chosen]
     return open_files([source[index] for index in indexes], beside=beside, bits=bits, hounsfield=hounsfield)
@@ -136,8 +136,8 @@ def open_files(
         hounsfield: as the policy says, of CT; without it, as the files say.
 
     Raises:
-        DataError: files that are no such images, of every kind; or files that differ in channels or pixel space, or
-            contradict `bits` or `hounsfield`.
+        DataError: files that are not such images, with every kind of fault; or files that differ in channels or pixel
+            space, or contradict `bits` or `hounsfield`.
     """
     files, faults = list[ImageFile](), Faults()
     for name, path in named:
@@ -165,7 +165,7 @@ def _images(
 
 
 def _stored_as_colour(files: Sequence[ImageFile], beside: Sequence[tuple[str, Path]]) -> frozenset[int]:
-    """Which files are grey and stored as colour, in a source that has some that are stored as grey: by their pixels.
+    """Which files are grey by their pixels but stored as colour, in a source that stores others as grey.
 
     Whether a subset is judged in one channel does not depend on which files it draws: those beside it count too.
 

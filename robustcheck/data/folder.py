@@ -25,7 +25,7 @@ def folder_listing(root: Path, wanted: Wanted) -> Listing:
         wanted: its split is a subfolder, if there is one that is called so or similarly; see `splits`.
 
     Raises:
-        DataError: subfolders that are no labels, or a file that lies elsewhere.
+        DataError: subfolders that are not labels, or a file that lies elsewhere.
     """
     with parsing(root.name):
         return _listing(root, wanted)
@@ -47,7 +47,7 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
             raise DataError(f"{root}: it has no subfolder {split!r}; there are {listed(e.name for e in classes)}")
         notes.append(f"{root.name} has no subfolder {split}: all its images are one split")
     if not classes:
-        raise DataError(f"{base}: it has no subfolders; one a label is needed, named {listed(labels)}")
+        raise DataError(f"{base}: it has no subfolders; one per label is needed, named {listed(labels)}")
     if unknown:
         advice = "; name one in data.split" if any(map(is_split, unknown)) else did_you_mean(unknown[0], labels)
         raise DataError(
@@ -81,8 +81,8 @@ def _left_out(entries: Sequence[Path], root: Path) -> list[str]:
     folders = [entry.relative_to(root).as_posix() for entry in entries if entry.is_dir()]
     others = [entry.relative_to(root).as_posix() for entry in entries if not entry.is_dir()]
     told = {
-        "folders inside of classes, which are not searched,": folders,
-        f"entries that are no {KINDS}": others,
+        "folders inside classes, which are not searched,": folders,
+        f"entries that are not {KINDS}": others,
     }
     return [f"{len(names)} {what} were left out: {listed(names, limit=3)}" for what, names in told.items() if names]
 
@@ -92,8 +92,8 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(entry: Path) -> bool:
-    # No pipe, nor a link to one: reading it would not end. Of a link to nothing it is said when it is read, and of
-    # links that lead out `_refuse_escapes` knows more.
+    # Neither a pipe nor a link to one: reading it would not end. A link to nothing is reported when it is read, and
+    # links that lead out by `_refuse_escapes`.
     return (entry.is_file() or (entry.is_symlink() and not entry.exists())) and is_image(entry)
 
 

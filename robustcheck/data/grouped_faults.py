@@ -65,7 +65,7 @@ class Faults:
 
 
 def kinds_of(files: Iterable[File], kind: Callable[[File], Kind]) -> dict[Kind, Alike]:
-    """The kinds that files are of, those of fewest files first, and of as many the one that comes later."""
+    """The kinds of files, those with fewest files first; of those with equally many, the later one first."""
     found: dict[Kind, Alike] = {}
     for file in files:
         known = found.get(own := kind(file), Alike(name=file.name, count=0))

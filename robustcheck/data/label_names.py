@@ -19,13 +19,13 @@ def checked_indexes(values: NDArray[np.integer[Any]], labels: Sequence[str], wha
     """Integers (N,) or (N, 1) as indexes (N,).
 
     Raises:
-        DataError: several labels a sample, or a number that the policy has no label for.
+        DataError: several labels per sample, or a number that the policy has no label for.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
         hint = "; several are for task: multilabel" if values.ndim == 2 else ""
-        raise DataError(f"{what} has the shape {values.shape}; (N,) or (N, 1) is allowed: one label an image{hint}")
+        raise DataError(f"{what} has the shape {values.shape}; (N,) or (N, 1) is allowed: one label per image{hint}")
     wrong = np.flatnonzero((values < 0) | (values >= len(labels)))
     if len(wrong):
         found = listed(np.unique(values[wrong]))
@@ -47,8 +47,8 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
     if array.dtype.kind in "iu" and array.dtype.itemsize <= 8:
         if list(labels) != [str(place) for place in range(len(labels))] and all(map(str.isdecimal, labels)):
             raise DataError(
-                f"{what} holds integers, which are places in model.labels from 0 on, and {listed(labels)}, which it "
-                "names, are numbers themselves: store the names as text, or have model.labels name them by words"
+                f"{what} holds integers, which are places in model.labels from 0, but the names there, "
+                f"{listed(labels)}, are numbers themselves: store the names as text, or use words in model.labels"
             )
         return checked_indexes(array, labels, what)
     if array.dtype.kind not in "UO" or array.ndim != 1 or not all(isinstance(value, str) for value in array):
@@ -60,7 +60,7 @@ def indexes_of(values: object, labels: Sequence[str], what: str) -> Indexes:
 
 
 def as_labelled(name: str, labels: Sequence[str]) -> str:
-    """A name as the policy writes it, of which a source may have letters and their accents apart, as macOS does."""
+    """A name as the policy writes it; a source may store letters and their accents apart, as macOS does."""
     if name in labels or name.isascii():
         return name
     return next((label for label in labels if normalize("NFC", label) == normalize("NFC", name)), name)

@@ -116,16 +116,16 @@ def _chosen(listing: Listing, data: DataSpec, seed: int, *, multilabel: bool) ->
         where = f" in split {listing.split}" if listing.split else ""
         raise DataError("; ".join([f"{data.source}: it holds no samples{where}", *listing.notes]))
     if samples is not None and not 0 < samples <= available:
-        raise DataError(f"{data.source}: data.samples asks for {samples}, and 1 to {available} are available")
+        raise DataError(f"{data.source}: data.samples asks for {samples}; 1 to {available} are available")
     if samples is None or samples == available:
         return np.arange(available, dtype=np.int64)
     return (spread if multilabel else stratified)(listing.names, listing.labels, samples=samples, seed=seed)
 
 
 def _by_number(listing: Listing, chosen: Indexes, labels: Sequence[str]) -> list[str]:
-    """The note on what a source's numbers are taken for: that they are meant so, nothing else shows.
+    """The note on what a source's numbers are taken for, because nothing else shows whether that is meant.
 
-    Labels that are these numbers themselves need none.
+    Labels that are these numbers themselves need no note.
     """
     if not listing.by_number or list(labels) == [str(place) for place in range(len(labels))]:
         return []
@@ -138,19 +138,19 @@ def _by_number(listing: Listing, chosen: Indexes, labels: Sequence[str]) -> list
 
 
 def _untold(listing: Listing, absent: Sequence[str], first: str) -> list[str]:
-    """A note on each label that no sample of the source bears, and why where that shows."""
-    why = {first: "labels are numbers, which count from 0, and none is 0"} if listing.by_number else listing.without
+    """A note on each label that no sample of the source has, and why if that shows."""
+    why = {first: "labels are numbers, which count from 0, but none is 0"} if listing.by_number else listing.without
     return [f"no sample is labelled {label!r}{f': {why[label]}' if label in why else ''}" for label in absent]
 
 
 def _copies(names: Sequence[str], labels: Sequence[str | list[str]], contents: Sequence[str]) -> list[str]:
-    """The notes on samples that store what one before them does: no candidate reads two of them differently."""
+    """The notes on samples that store the same as an earlier one: a candidate reads all of them alike."""
     first: dict[str, int] = {}
     copies = [(index, first.setdefault(content, index)) for index, content in enumerate(contents)]
     copies = [(index, origin) for index, origin in copies if index != origin]
     told = {
-        "that store what one before them does, and count all the same": copies,
-        "that store what one of another label does, so that no candidate reads both right": [
+        "that store the same as an earlier one, and still count": copies,
+        "that store the same as one with another label, so that no candidate reads both right": [
             (index, origin) for index, origin in copies if labels[index] != labels[origin]
         ],
     }
@@ -172,7 +172,7 @@ def digest(
 
     Where several labels may be present, their list stands for the label. Where the policy names columns, each line ends
     in a mapping, sorted by name, from column to value; without any, it has no such entry.
-    A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. Of files whose
+    A file's content is its bytes; an array's is its pixels, (C, H, W) in C order, little-endian. For files whose
     bytes leave open what their levels are (DICOM, of which a part may be meant, TIFF that are inverted, and pictures
     that are scaled) a line [bits, value of level 0] comes first. So two runs share a digest when they judged the same
     pixels under the same names and labels, whatever else the source holds.
@@ -207,11 +207,11 @@ def _listing(data: DataSpec, model: ModelSpec, folder: Path, seed: int) -> Listi
     if suffix == ".csv":
         existing_file(path, source)
         if root is not None and not _is_folder(root, source):
-            raise DataError(f"{source}: data.root is {data.root}, and there is no such folder beside the policy")
+            raise DataError(f"{source}: data.root is {data.root}, but there is no such folder beside the policy")
         return manifest_listing(path, wanted, root=root or path.parent)
     if (colon and kind == "phantom") or (suffix != ".npz" and _is_folder(path, source)):
         if wanted.multilabel:
-            raise DataError(f"{source}: it has one label an image; a multilabel task takes {FINDINGS_FROM}")
+            raise DataError(f"{source}: it has one label per image; a multilabel task takes {FINDINGS_FROM}")
         _no_columns(source, wanted.columns)
     if colon and kind == "phantom":
         listing = _phantom(name, wanted, samples=data.samples, seed=seed)
@@ -230,7 +230,7 @@ def _listing(data: DataSpec, model: ModelSpec, folder: Path, seed: int) -> Listi
 def _no_columns(source: str, asked: Sequence[str]) -> None:
     if asked:
         raise DataError(
-            f"{source}: it has no columns, and data.group or data.subgroups names {asked[0]!r}; {COLUMNS_FROM} can "
+            f"{source}: it has no columns, but data.group or data.subgroups names {asked[0]!r}; {COLUMNS_FROM} can "
             "have them"
         )
 

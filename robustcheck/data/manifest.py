@@ -1,4 +1,4 @@
-"""`.csv` manifest with a header: a `path` and a `label` each row, perhaps a `split`, and what else the policy names."""
+"""`.csv` manifest with a header: in each row `path` and `label`, perhaps `split`, and what else the policy names."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def manifest_listing(path: Path, wanted: Wanted, *, root: Path) -> Listing:
     elif split is not None and like is not None:
         name, found_in = like
         raise DataError(
-            f"{path.name}: data.split is {split}, and no column is called split; {name!r} holds {listed(found_in)}: "
+            f"{path.name}: data.split is {split}, but no column is called split; {name!r} holds {listed(found_in)}: "
             "call it split, or leave data.split out if all rows are meant"
         )
     elif split is not None:
@@ -156,7 +156,7 @@ def _columns(header: Sequence[str], where: str, asked: Sequence[str]) -> dict[st
     read = {"path", "label", "split", *asked}
     twice = sorted({name for name in names if name in read and names.count(name) > 1})
     if twice:
-        raise DataError(f"{where}: the column {twice[0]!r} is there twice")
+        raise DataError(f"{where}: the column {twice[0]!r} appears twice")
     return {name: index for index, name in enumerate(names)}
 
 
@@ -173,7 +173,7 @@ def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], l
     if lost:
         said = listed(dict.fromkeys(repr(row.split) if row.split else "empty" for row in lost), limit=3)
         notes.append(
-            f"rows of {shown} whose split is no split's name are left out: {len(lost):,}, first line {lost[0].line} "
+            f"rows of {shown} whose split is not a split's name are left out: {len(lost):,}, first line {lost[0].line} "
             f"(found {said})"
         )
     return [row for row in rows if row.split in own], notes
@@ -182,8 +182,8 @@ def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], l
 def _like_a_split(text: str, wanted: Wanted) -> tuple[str, list[str]] | None:
     """A column of another name that seems to hold each row's split, and what it holds; None if there is none.
 
-    Most of its cells are splits' names, or some are and it is called split in letters of another case; and they are not
-    all of one split that may be meant.
+    Most of its cells are names of splits, or some are and it is called split in another case; and they are not all of
+    the one split that may be meant.
     """
     with suppress(csv.Error):  # which is said where the rows are read
         table = _cells(text)
@@ -248,7 +248,7 @@ def _findings(rows: Sequence[Row], labels: Sequence[str], mistakes: Mistakes) ->
 
 
 def _of_empty_labels(rows: Sequence[Row], wanted: Wanted, shown: str) -> list[str]:
-    """The note on cells that are read as no finding and may be missing values, which are written so as well."""
+    """The note on cells that are read as no finding but may be missing values, which look the same."""
     labels = wanted.labels
     empty = [row for row in rows if not row.label]
     if not wanted.multilabel or not empty or "" in labels:
@@ -294,7 +294,7 @@ def _files(rows: Sequence[Row], root: Path, mistakes: Mistakes) -> list[tuple[st
 def _plain_file(typed: str, home: Home) -> Path | None:
     """The file that a row's path leads to, if it is one and in `home`; None: look closer.
 
-    On a file server each look costs: folders are followed once, and a file is looked at once.
+    On a file server each look-up costs: folders are followed once, and a file is looked at once.
     """
     above, _, name = typed.rpartition("/")
     if os.name == "nt" or "\\" in typed or ":" in typed or typed.startswith("/"):

@@ -28,8 +28,8 @@ def medmnist_listing(name: str, wanted: Wanted, *, folder: Path | None) -> Listi
         folder: where the archive may lie already; the package is not imported if it does.
 
     Raises:
-        DataError: no such data set, no such split, the download fails, the archive does not fit the policy, or this has
-            the labels' names in another order.
+        DataError: no such data set, no such split, the download fails, the archive does not fit the policy, or the
+            policy has the labels' names in another order.
         MissingExtraError: the package is needed and not installed.
     """
     source = f"medmnist:{name}"
@@ -38,7 +38,7 @@ def medmnist_listing(name: str, wanted: Wanted, *, folder: Path | None) -> Listi
         raise DataError(f"{source}: split {split!r} does not exist; it has {', '.join(SPLITS)}")
     if not name.isidentifier():
         raise DataError(
-            f"{source}: {name!r} is no name of a MedMNIST data set, such as pneumoniamnist or bloodmnist_64"
+            f"{source}: {name!r} is not the name of a MedMNIST data set, such as pneumoniamnist or bloodmnist_64"
         )
     _check_order(wanted.labels, _names_of(name.partition("_")[0]), source)
     notes = []
@@ -79,9 +79,9 @@ def _check_order(labels: Sequence[str], names: Sequence[str], source: str) -> No
         place = next(place for place, name in enumerate(ours) if name != theirs[place])
         order = sorted(labels, key=lambda name: theirs.index(name.casefold()))
         raise DataError(
-            f"{source}: label {place} is {names[place]} there, and model.labels has {labels[place]} at place {place}, "
-            f"from 0; write them in the order {listed(order, limit=30)}, and where the network's "
-            "scores are in another one, say so in model.scores"
+            f"{source}: label {place} is {names[place]} there, but model.labels has {labels[place]} at place {place}, "
+            f"from 0; write them in the order {listed(order, limit=30)}, and if the network's "
+            "scores are in another order, give that in model.scores"
         )
 
 

@@ -32,7 +32,7 @@ class Mistakes:
         del self._first[SHOWN:]
         if self._count > _MOST:
             raise DataError(
-                "\n".join([*self._told(), f"{self._table}: more than {_MOST:,} mistakes; it is not read on"])
+                "\n".join([*self._told(), f"{self._table}: more than {_MOST:,} mistakes; the rest is not read"])
             )
 
     def refuse(self) -> None:

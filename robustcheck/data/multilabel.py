@@ -1,4 +1,4 @@
-"""Several labels an image: which of the policy's are present, as one reading, the sum of 2**k over their indexes k.
+"""Several labels per image: which of the policy's are present, as one reading, the sum of 2**k over their indexes k.
 
 An array has a column of 0 and 1 for each label; a manifest has their names in one cell.
 """
@@ -18,7 +18,7 @@ from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
 NONE = ("", "-")  # how a manifest says that there is no finding
-_NO_FINDING = "no finding"  # and how some do that were published
+_NO_FINDING = "no finding"  # and how some published ones do
 
 
 def readings_of(values: object, labels: Sequence[str], what: str) -> Indexes:
@@ -51,7 +51,7 @@ def reading_of(cell: str, labels: Sequence[str]) -> int:
     """The reading of names separated by `|`; none, a dash, or `No Finding` where no label is called so, is no finding.
 
     Raises:
-        ValueError: a name that the policy does not have, or one that is there twice; the message is for the user.
+        ValueError: a name that the policy does not have, or one that appears twice; the message is for the user.
     """
     names = [cell] if cell in labels else [] if says_none(cell, labels) else [name.strip() for name in cell.split("|")]
     names = [as_labelled(name, labels) for name in names]
@@ -59,11 +59,11 @@ def reading_of(cell: str, labels: Sequence[str]) -> int:
         if name not in labels:
             raise ValueError(
                 f"the policy has no label {name!r:.60}{did_you_mean(name, labels)}; it has {listed(labels)}, "
-                "separated by | where there are several; nothing, or -, stands for none; take out findings that the "
-                "model does not tell"
+                "several of which are separated by |, and none is written as nothing or -; take out findings that the "
+                "model does not report"
             )
         if names.count(name) > 1:
-            raise ValueError(f"the label {name!r} is there twice")
+            raise ValueError(f"the label {name!r} appears twice")
     return sum(1 << labels.index(name) for name in names)
 
 

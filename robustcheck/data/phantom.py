@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "test")
 LABELS = ("normal", "nodule")
 DEFAULT_COUNT = 256
 
-PARAMETERS, GRAINS = 192, 96  # words an image for its anatomy and for its texture; each pixel takes one more for noise
+PARAMETERS, GRAINS = 192, 96  # words per image for its anatomy and for its texture; each pixel takes one more for noise
 CHUNK = 32  # images drawn at a time, so that the arrays stay in the processor's cache; no pixel depends on it
 
 Float = NDArray[np.floating[Any]]  # float32, every one: a test pins it

@@ -1,6 +1,6 @@
 """Images that lie in PNG, JPEG and TIFF files: headers are checked at load, pixels are decoded on demand.
 
-A file is opened as one of these three formats whatever it is named, because Pillow hands others to programs of theirs.
+A file is opened as one of these three formats whatever it is named, because Pillow hands others to external programs.
 What Pillow would change on the way (16-bit colour cut to 8, signs, transparency) is refused rather than judged.
 """
 
@@ -58,7 +58,7 @@ class Picture:
     hounsfield: bool = False  # no picture says so
 
     def holds(self, bits: int) -> bool:
-        """Whether so many bits are what it stores, a part of them, or 8 that it can be scaled to without a loss."""
+        """Whether it stores so many bits or more, or they are 8, to which it can be scaled without loss."""
         return bits <= self.depth or bits == 8
 
     @property
@@ -134,8 +134,8 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
                 opened = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
             if begin.startswith(_JPEG_2000):
-                raise DataError(f"{name} is JPEG 2000, whatever it is called: store it as PNG or TIFF") from None
-            raise DataError(f"{name} is no PNG, JPEG or TIFF image, or its header is damaged") from None
+                raise DataError(f"{name} is JPEG 2000, whatever its name says: store it as PNG or TIFF") from None
+            raise DataError(f"{name} is not a PNG, JPEG or TIFF image, or its header is damaged") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise DataError(f"{name} claims more than {MAX_PIXELS} pixels, which is the limit") from None
         with opened:
@@ -154,7 +154,7 @@ def _check_tile(opened: TiffImageFile, name: str) -> None:
     """Whether one tile can be unpacked: libtiff takes the memory for the whole of it, however small the image is."""
     width, height = (opened.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
     if not isinstance(width, int) or not isinstance(height, int):
-        raise DataError(f"{name}: the size of its tiles is no whole number: the file is damaged or forged")
+        raise DataError(f"{name}: the size of its tiles is not a whole number: the file is damaged or forged")
     if width * height > MAX_PIXELS:
         raise DataError(f"{name} has tiles of {width} x {height} pixels; {MAX_PIXELS} is the limit")
 
@@ -188,7 +188,7 @@ def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
         )
     if bits > 8:
         raise DataError(
-            f"{name} is colour of 16 bits a channel, which Pillow cuts to 8: store it as 8-bit RGB, or use .npz"
+            f"{name} is colour with 16 bits per channel, which Pillow cuts to 8: store it as 8-bit RGB, or use .npz"
         )
     return 3 if mode == "RGB" else 1, bits
 

@@ -51,7 +51,7 @@ def existing_file(path: Path, source: str) -> Path:
 
 
 def delimiter_of(table: str) -> str:
-    """What parts the columns of a .csv: a comma, or what the spreadsheets of some countries write."""
+    """What separates the columns of a .csv: a comma, or what the spreadsheets of some countries write."""
     header = next((line for line in table.splitlines() if line.strip()), "")
     return max(",;\t", key=header.count)
 
@@ -67,7 +67,7 @@ def normalised(path: str) -> str:
 
 
 def storable(text: str) -> bool:
-    """Whether a report can hold a text: it has no control character, and no byte that is no text."""
+    """Whether a report can hold a text: it has no control character, and no byte that is not text."""
     return not any(category(character) in ("Cc", "Cs") for character in text)
 
 
@@ -83,10 +83,10 @@ def check_memory(needed: int, what: str) -> None:
     if needed > limit:
         allowed = f"{limit / 2**30:.1f} GiB"
         if resources.memory() is None:
-            allowed = f"{allowed} is allowed where a machine does not say how much it has"
+            allowed = f"only {allowed} is allowed if the machine does not say how much it has"
         else:
-            allowed = f"half of what this process may have, {allowed}, is allowed"
+            allowed = f"only half of what this process may have, {allowed}, is allowed"
         raise DataError(
-            f"{what}: it would take {needed / 2**30:.1f} GiB of memory, and {allowed}; store it as a folder of files, "
+            f"{what}: it would take {needed / 2**30:.1f} GiB of memory, but {allowed}; store it as a folder of files, "
             "which are read one at a time"
         )

@@ -55,7 +55,7 @@ class Images(Protocol):
 
     @property
     def late_notes(self) -> tuple[str, ...]:
-        """The same, as far as it is known only once every image was decoded."""
+        """Notes that are known only once every image was decoded."""
 
     def __len__(self) -> int: ...
 

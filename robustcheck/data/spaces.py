@@ -13,7 +13,7 @@ from robustcheck.data.samples import PixelSpace
 from robustcheck.data.used_range import USUAL_CT
 from robustcheck.errors import DataError
 
-_ONE_SPACE = "a budget means one thing in one pixel space"
+_ONE_SPACE = "a budget means the same only within one pixel space"
 
 
 ImageFile: TypeAlias = Picture | dicom.Scan
@@ -43,7 +43,7 @@ def shared_space(files: Sequence[ImageFile], bits: int | None, hounsfield: int |
     if hounsfield is not None and True in scans:
         raise DataError(
             scans[True].say(
-                " is no CT in Hounsfield units, by its header (modality CT, a rescale slope of 1, MONOCHROME2); leave "
+                " is not CT in Hounsfield units, by its header (modality CT, a rescale slope of 1, MONOCHROME2); leave "
                 "data.hounsfield out, or convert the files"
             )
         )
@@ -58,7 +58,7 @@ def shared_space(files: Sequence[ImageFile], bits: int | None, hounsfield: int |
         raise DataError(f"{_side_by_side(depths, ' bits')}: {_ONE_SPACE}; {_to_one_depth(files)}")
     unfit = kinds_of((file for file in files if bits is not None and not file.holds(bits)), lambda file: file.depth)
     if unfit:
-        refused = f"bits; data.bits is {bits}, which it cannot hold"
+        refused = f"bits and cannot hold the {bits} that data.bits asks for"
         raise DataError("\n".join(alike.say(f" stores {depth} {refused}") for depth, alike in unfit.items()))
     bits = bits or first.depth
     return PixelSpace(bits=bits, zero=-(1 << bits - 1) if first.lowest < 0 else 0, hounsfield=hounsfield)
@@ -73,18 +73,18 @@ def _side_by_side(stored: Mapping[Any, Alike], unit: str = "", *, verb: str = "s
 def _to_one_depth(files: Sequence[ImageFile]) -> str:
     """Advice on files of several depths: only pictures of few bits are scaled."""
     if all(file.depth <= 8 and file.holds(8) for file in files):
-        return "convert the files, or say data.bits: 8, to which they are scaled"
+        return "convert the files, or set data.bits: 8, to which they are scaled"
     fewest = min(file.depth for file in files)
     ways = ["convert the files to one depth", "give each depth a policy of its own"]
     if fewest > 8:
-        ways.append(f"say data.bits: {fewest} if none of them uses more")
+        ways.append(f"set data.bits: {fewest} if none of them uses more")
     return f"each is judged as it is stored: {', '.join(ways[:-1])}, or {ways[-1]}"
 
 
 def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None) -> PixelSpace:
     """The pixel space of CT files.
 
-    Scanners store different ranges, and of 16 signed bits most is never used: a policy may say which part is meant. It
+    Scanners store different ranges, and most of 16 signed bits is never used: a policy may say which part is meant. It
     may be one that some of the files cannot hold: whether their pixels lie in it is seen where they are decoded.
     """
     ranges = kinds_of(files, _span)
@@ -92,7 +92,7 @@ def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None)
     if bits is None or hounsfield is None:
         space = _span(files[0])
         part = _usual_part(list(ranges)) or replace(whole, bits=min(whole.bits, 16))
-        say = f"say data.bits and data.hounsfield both, such as {part.bits} and {part.zero}"
+        say = f"set both data.bits and data.hounsfield, such as {part.bits} and {part.zero}"
         if hounsfield not in (None, space.zero) or bits not in (None, space.bits):
             raise DataError(f"{files[0].name} stores {space}; to have a part of that judged, {say}")
         if len(ranges) > 1:
@@ -100,7 +100,7 @@ def _of_ct(files: Sequence[ImageFile], bits: int | None, hounsfield: int | None)
         return space
     space = PixelSpace(bits=bits, zero=hounsfield, hounsfield=hounsfield)
     if not _holds(whole, space):
-        refused = f"and cannot hold {space}, which data.bits and data.hounsfield say"
+        refused = f"but cannot hold {space}, which data.bits and data.hounsfield ask for"
         raise DataError("\n".join(alike.say(f" stores {own}, {refused}") for own, alike in ranges.items()))
     return space
 

@@ -17,7 +17,7 @@ def split_of(name: str) -> str | None:
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder is called as a split is."""
+    """Whether a folder has the name of a split."""
     return split_of(name) is not None
 
 
@@ -35,14 +35,14 @@ def values_of_split(split: str, names: Iterable[str], what: str) -> list[str]:
     found = sorted({name for name in names if split_of(name) == split})
     if len({name.lower() for name in found}) > 1:
         raise DataError(
-            f"{what} {listed(found)} may all be the split {split}: call the rows that are meant {split}, and others by "
-            "another word"
+            f"{what} {listed(found)} may all mean the split {split}: call the rows that you mean {split}, and the "
+            "others something else"
         )
     return found
 
 
 def folder_of_split(split: str, names: Iterable[str], what: str) -> str | None:
-    """The folder of a split: called as the policy says, or else in the one other way that is there; None if none is.
+    """The folder of a split: called as the policy says, or else by the only other name that is there; None if none is.
 
     Args:
         split: as the policy says.
@@ -56,5 +56,5 @@ def folder_of_split(split: str, names: Iterable[str], what: str) -> str | None:
     if split in found:
         return split
     if len(found) > 1:
-        raise DataError(f"{what} {listed(found)} may all be the split {split}: call the one that is meant {split}")
+        raise DataError(f"{what} {listed(found)} may all mean the split {split}: call the one that you mean {split}")
     return found[0] if found else None

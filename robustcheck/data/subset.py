@@ -25,7 +25,7 @@ def stratified(names: Sequence[str], labels: Indexes, *, samples: int, seed: int
 
 
 def spread(names: Sequence[str], readings: Indexes, *, samples: int, seed: int) -> Indexes:
-    """As `stratified`, where there may be nearly as many readings as samples: every n-th, by reading and rank.
+    """As `stratified`, for when there may be nearly as many readings as samples: every n-th, by reading and rank.
 
     Each reading's share is proportional, to less than one sample. One of each would make combinations of findings that
     are rare as common as frequent ones, and largest remainders would leave all rare ones out.

@@ -43,7 +43,7 @@ def unused(space: PixelSpace, used: Used, *, inverted: bool = False) -> str | No
     hounsfield = "" if zero is None else f" and data.hounsfield: {zero}"
     seen = "" if inverted else f"; without preprocess.window the candidate is shown {_brightness(space, low, high)}"
     return (
-        f"{found}, which budgets and brightness are shares of{seen}: if {bits} bits are meant, say data.bits: {bits}"
+        f"{found}, which budgets and brightness are shares of{seen}: if {bits} bits are meant, set data.bits: {bits}"
         f"{hounsfield}"
     )
 

@@ -27,8 +27,8 @@ def callable_listing(reference: str, wanted: Wanted, *, folder: Path) -> Listing
 
     Args:
         reference: `module:callable`.
-        wanted: its split is handed to the function, whatever it is; its columns are those that the third thing which
-            the function returns, a mapping from names to a value for each image, has to have.
+        wanted: its split is handed to the function, whatever it is; its columns have to be in the third thing
+            that it returns, a mapping from names to a value for each image.
         folder: the policy's, where the module may lie.
 
     Raises:
@@ -65,7 +65,7 @@ def _columns(beside: Sequence[Any], asked: Sequence[str], count: int, reference:
     if not beside:
         if asked:
             raise DataError(
-                f"{reference} returned a pair (images, labels) and no column {asked[0]!r}, {NAMED}; return "
+                f"{reference} returned a pair (images, labels), but no column {asked[0]!r}, {NAMED}; return "
                 "(images, labels, columns), the last a mapping from each column's name to a value for each image"
             )
         return {}

@@ -23,8 +23,8 @@ __all__ = ["LabelOracle", "Meter", "ScoreOracle", "Surrogates", "TopKOracle", "W
 class WhiteBox:
     """Scores and gradients, without a limit; `exact` ones are the artefact's own, not those of a faster form of it.
 
-    Of a graph they are its twin's, and of what ends in a softmax or sigmoid those of what goes into that, if it could
-    be left off.
+    For a graph they are its twin's, and for a network that ends in a softmax or sigmoid those of the input of that, if
+    it could be left off.
     """
 
     def __init__(self, candidate: Candidate, *, exact: bool = False) -> None:
@@ -38,7 +38,7 @@ class WhiteBox:
         return self._candidate.gradient(images, labels, aims, objective, exact=self._exact)
 
     def scores(self, _samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K) at images (N, C, H, W) in [0, 1]; nobody counts."""
+        """Logits (N, K) at images (N, C, H, W) in [0, 1]; nothing is counted."""
         return self._candidate.search_logits(images, exact=self._exact)
 
     @property
@@ -70,7 +70,7 @@ class Surrogates:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Means over the models: logits (N, K), losses (N,) and gradients (N, C, H, W) at images (N, C, H, W).
 
-        Of the gradients each weighs the same, however large its model's logits are.
+        Each gradient weighs the same, however large its model's logits are.
         """
         answers = [surrogate.gradient(images, labels, aims, objective) for surrogate in self._surrogates]
         logits, losses, gradients = zip(*answers, strict=True)
@@ -78,7 +78,7 @@ class Surrogates:
         return mean_logits, mean_losses, mean_of_gradients(gradients)
 
     def decide(self, images: torch.Tensor) -> torch.Tensor:
-        """The readings (N,) of images (N, C, H, W) by the mean of what the models tell, each at its operating point."""
+        """The readings (N,) of images (N, C, H, W) by the mean of the models' answers, each at its operating point."""
         return self.read([surrogate.search_logits(images) for surrogate in self._surrogates])
 
     def read(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -95,10 +95,10 @@ Gradients: TypeAlias = WhiteBox | Surrogates
 
 
 class _Oracle:
-    """What all oracles are.
+    """What all oracles share.
 
     Args:
-        candidate: who is asked; what answers is its artefact, in full precision.
+        candidate: is asked; its artefact answers, in full precision.
         samples: how many there are.
         limit: queries that each may cost.
         maximum: the largest value that can be stored, if images are rounded to what can be before they are asked
@@ -129,7 +129,7 @@ class _Oracle:
     def _answer(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (N, K) of images (N, C, H, W); sample numbers (N,) say whom each query is counted for.
 
-        Findings, which do not compete, have log-odds. What lies outside of the range is at its end for the candidate.
+        Findings, which do not compete, have log-odds. The candidate sees values outside the range clipped to its ends.
         """
         samples = samples.cpu()
         if len(samples) != len(images):

@@ -1,4 +1,4 @@
-"""The bytes of a candidate: which files it consists of, one digest over all of them, and archives looked through."""
+"""The bytes of a candidate: which files it consists of, one digest over all of them, and archives checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustcheck.words import shown
 
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked without a limit on what comes out
 _ZIP = b"PK"
-_OTHERS = (".ts", ".pt2", ".safetensors")  # whose loaders look at the beginning of what they read
+_OTHERS = (".ts", ".pt2", ".safetensors")  # whose loaders check how their files begin
 _SLACK_BYTES = 64 * 1024 * 1024
 PICKLE_SLACK_BYTES = 1024 * 1024  # each of which may come to some hundred when it is unpickled
 
@@ -43,7 +43,7 @@ def digest(files: Sequence[Path], folder: Path) -> tuple[str, tuple[FileInfo, ..
 
 
 def check_beginning(path: Path) -> None:
-    """Refuse a file that cannot be a candidate before all of it is read: one of zeros may be of a terabyte.
+    """Refuse a file that cannot be a candidate before all of it is read: one of zeros may have a terabyte.
 
     Raises:
         CandidateError: it is none that a disk holds or that memory does, or begins otherwise than a state dict whose
@@ -55,14 +55,14 @@ def check_beginning(path: Path) -> None:
     except OSError as error:
         raise CandidateError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if beginning and size == 0:  # as below /proc, where reading may not end
-        raise CandidateError(f"{path} is not a file that a disk holds")
+        raise CandidateError(f"{path} is not a regular file")
     memory = resources.memory()
     if memory is not None and size > memory:
         raise CandidateError(
-            f"{path.name} is of {size:,} bytes, and this process may have {memory:,} bytes of memory; it is not loaded"
+            f"{path.name} has {size:,} bytes, but this process may use {memory:,} bytes of memory; it is not loaded"
         )
     if path.suffix.lower() not in _OTHERS and not beginning.startswith((_ZIP, pickle.PROTO)):
-        raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
+        raise CandidateError(f"{path.name} is not a complete torch.save file: it is cut short, or something else")
 
 
 def check_archive(path: Path) -> list[str]:
@@ -79,7 +79,7 @@ def check_archive(path: Path) -> list[str]:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CandidateError(f"{path.name} is a broken archive: {error}") from None
     if any(member.compress_type not in _PLAIN for member in members):
-        raise CandidateError(f"{path.name} holds what is neither stored nor deflated, as torch does; it is not loaded")
+        raise CandidateError(f"{path.name} holds what is neither stored nor deflated, unlike torch's; it is not loaded")
     size = path.stat().st_size
     unpacked = sum(member.file_size for member in members)
     pickled = sum(member.file_size for member in members if member.filename.lower().endswith(".pkl"))
@@ -89,10 +89,10 @@ def check_archive(path: Path) -> list[str]:
 
 
 def checked_copy(path: Path, look: Callable[[str, bytes], bytes | None]) -> io.BytesIO:
-    """A copy of an archive in memory that holds what was looked at and nothing else.
+    """A copy in memory of an archive that holds what was checked and nothing else.
 
     Two readers can see different files in one archive (two members of one name, names that differ by case, a second
-    directory, a file that is replaced in between), and torch does not read with Python's reader, which looks here.
+    directory, a file that is replaced in between), and torch does not read with Python's reader, which checks here.
 
     Args:
         path: a zip archive that `check_archive` has passed.

@@ -1,4 +1,4 @@
-"""Images as inputs that have fewer axes than they: rows of numbers, and grey ones without an axis of channels."""
+"""Images as inputs with fewer axes than they have: rows of numbers, and grey images without a channel axis."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ ROWS, GREY = 2, 3  # axes of (N, C·H·W), and of (N, H, W)
 
 
 def with_axes(images: torch.Tensor, axes: int | None) -> torch.Tensor:
-    """Images (N, C, H, W), or with their channels last, as an input of so many axes; as they are if it is another.
+    """Images (N, C, H, W), or with their channels last, as an input with so many axes; unchanged for any other number.
 
     Raises:
-        ValueError: they are not grey, and the input has no axis of channels.
+        ValueError: they are not grey, but the input has no channel axis.
     """
     if axes == ROWS:
         return images.flatten(1)
@@ -24,7 +24,7 @@ def with_axes(images: torch.Tensor, axes: int | None) -> torch.Tensor:
 
 
 def with_a_channel(takes: tuple[int | None, ...], *, last: bool) -> tuple[int | None, ...]:
-    """What a graph says that it takes, as images that `with_axes` makes such inputs of."""
+    """What a graph says that it takes, as images from which `with_axes` makes such inputs."""
     if len(takes) != GREY:
         return takes
     batch, height, width = takes

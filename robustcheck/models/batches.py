@@ -19,7 +19,7 @@ def batches(
 ) -> Iterator[list[Member]]:
     """Members whose images have one shape, in their order, at most `limit` at a time: only equal shapes make a batch.
 
-    The limit is that of all of them, even if memory runs out meanwhile and `Chunks` works on fewer at once.
+    The limit stays the same for all, even if memory runs out meanwhile and `Chunks` works on fewer at once.
     """
     groups: dict[Shape, list[Member]] = {}
     for member in members:

@@ -1,7 +1,7 @@
-"""How much code functions come to that call each other, once every call is replaced by what it calls.
+"""How much code functions that call each other amount to, once every call is replaced by what it calls.
 
-A file of a kilobyte in which forty functions each call the one before twice comes to a million million operators, and
-what optimises or infers writes them all out.
+A file of a kilobyte in which forty functions each call the one before twice amounts to a million million operators, and
+whatever optimises it or infers from it writes them all out.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TypeVar
 
 MOST_INLINED = 1_000_000  # operators; a large network has some ten thousand
-ENDLESS = f"has functions that call each other until they are more than {MOST_INLINED:,} operators; it is not loaded"
+ENDLESS = f"has functions whose calls add up to more than {MOST_INLINED:,} operators; it is not loaded"
 """Completes "net.ts "."""
 
 Function = TypeVar("Function", bound=Hashable)
 
 
 def is_endless(start: Function, look: Callable[[Function], tuple[int, Iterable[Function]]]) -> bool:
-    """Whether a function comes to more than `MOST_INLINED` operators, or calls itself.
+    """Whether a function amounts to more than `MOST_INLINED` operators, or calls itself.
 
     Args:
         start: the function.

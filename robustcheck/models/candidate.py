@@ -1,7 +1,7 @@
 """The candidate: network, preprocessing and head as one.
 
-Verdicts ask the artefact in full precision, and so do oracles; these may lay images out as suits the machine, with some
-of its layers fused (`fast.layout`), and only last bits of scores differ. Searches that follow gradients may ask another
+Verdicts ask the artefact in full precision, and so do oracles; these may lay images out to suit the machine, and fuse
+some of its layers (`fast.layout`): only last bits of scores differ. Searches that follow gradients may use another
 form of it (`fast.fast_form`).
 """
 
@@ -37,15 +37,15 @@ class Meter:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchForm:
-    """The form of the network that searches ask, and how it is read."""
+    """The form of the network that searches use, and how it is read."""
 
     forward: Forward
     head: AnyHead
     error: float  # how far margins that it shows are from the artefact's
-    steepness: Mapping[str, float] = field(default_factory=dict)  # by a ball's norm: of margins, a unit of its radius
+    steepness: Mapping[str, float] = field(default_factory=dict)  # by a ball's norm: of margins, per unit of its radius
 
     def resolves(self, norm: str, radius: float) -> bool:
-        """Whether margins change by more within a ball (its radius is a share of the full range) than they are off."""
+        """Whether margins change within a ball (its radius is a share of the full range) by more than their error."""
         return radius * self.steepness.get(norm, inf) > self.error
 
 
@@ -60,7 +60,7 @@ class Candidate:
     chunks: Chunks
     search_form: SearchForm | None = None  # None: `_exact`
     bare: SearchForm | None = None  # the same without a last softmax or sigmoid, in float32; None: nothing was left off
-    asked_channels_last: bool = False  # oracles hand the artefact its inputs so
+    asked_channels_last: bool = False  # oracles give the artefact its inputs like this
     fused: FusedLayers = field(default_factory=FusedLayers)  # stand in for its layers while oracles ask
     randomness: float | None = None  # largest difference of scores between two identical calls; None: there is none
     meter: Meter = field(default_factory=Meter)
@@ -105,9 +105,9 @@ class Candidate:
         Args:
             images, labels: the images and their readings.
             aims: (N,) labels that rows are to be turned to.
-            objective: what is raised.
-            exact: ask the artefact or its twin, and no faster form; what goes into its last softmax or sigmoid, where
-                that was left off.
+            objective: the loss to raise.
+            exact: ask the artefact or its twin, not a faster form; without a last softmax or sigmoid, if it was left
+                off.
 
         Returns:
             Logits (N, K), losses (N,), and the gradient (N, C, H, W) of each sample's own loss on its own image.
@@ -152,7 +152,7 @@ class Candidate:
 
     @property
     def _exact(self) -> SearchForm:
-        """No faster form: the artefact, or of a graph its twin, without a last softmax or sigmoid that was left off."""
+        """Not a faster form: the artefact, or a graph's twin, without a last softmax or sigmoid if it was left off."""
         return self.bare or SearchForm(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
 
 
@@ -162,7 +162,7 @@ def _why(error: Exception) -> str:
     if "numpy()" not in reason:
         return reason
     reason = reason.partition(". Use ")[0]
-    return f"{reason} (detach() would leave none, either); {ONLY_ASKS}, or write that step in torch"
+    return f"{reason} (detach() would leave no gradient either); {ONLY_ASKS}, or write that step in torch"
 
 
 def raw_scores(

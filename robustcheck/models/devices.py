@@ -9,8 +9,8 @@ from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import first_line
 
 NOTE = (
-    "on a GPU gradients of resized images, viewing conditions and some poolings are added up in any order: runs may "
-    "differ in last bits, and with them in samples near the border"
+    "on a GPU, gradients of resized images, viewing conditions and some poolings are summed in no fixed order: runs "
+    "may differ in their last bits, and so in samples near the border"
 )
 
 
@@ -28,7 +28,7 @@ def chosen(name: str) -> tuple[torch.device, tuple[str, ...]]:
     index = None if name == "auto" else torch.device(name).index
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (index or 0) >= count:
-        raise CandidateError(f"model.device is {name}, and this machine has {count} usable GPUs; say auto or cpu")
+        raise CandidateError(f"model.device is {name}, but this machine has {count} usable GPUs; set auto or cpu")
     device = torch.device("cuda", torch.cuda.current_device() if index is None else index)
     if (reason := _unusable(device)) is None:
         return device, ()
@@ -37,8 +37,8 @@ def chosen(name: str) -> tuple[torch.device, tuple[str, ...]]:
     if name == "auto":
         return torch.device("cpu"), (f"it runs on the CPU: this machine's PyTorch does not run on {gpu}",)
     raise CandidateError(
-        f"model.device is {name}, and this machine's PyTorch does not run on {gpu}; install a PyTorch that does, or "
-        "say auto or cpu"
+        f"model.device is {name}, but this machine's PyTorch does not run on {gpu}; install a PyTorch that does, or "
+        "set auto or cpu"
     )
 
 
@@ -46,7 +46,7 @@ def _unusable(device: torch.device) -> str | None:
     """Why PyTorch has no code for a GPU; None if it has. Each PyTorch has code for some GPUs, and finds others as well.
 
     Raises:
-        CandidateError: something else is the matter, such as another process that has the GPU to itself.
+        CandidateError: something else is wrong, such as another process that has the GPU to itself.
     """
     try:
         torch.zeros(1, device=device).add(1).item()

@@ -1,6 +1,6 @@
-"""Whether a candidate is in evaluation mode: in training mode other images of the batch decide the scores, or chance.
+"""Whether a candidate is in evaluation mode: in training mode other images of the batch, or chance, affect the scores.
 
-So does chance where a candidate draws by design; how far its answers differ is said then.
+Chance also does if a candidate draws by design; then it is reported how far its answers differ.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Ask = Callable[[torch.Tensor, Chunks], torch.Tensor]
 
 _TOLERANCE = 1e-3  # of the largest score, or of 1
 _ROUNDINGS = 4  # steps of the type that scores are in, or were computed in, where those are larger
-_MORE_CALLS = 3  # about images alone, before company is taken to decide: of two answers each may come up by chance
+_MORE_CALLS = 3  # about images alone, before their company is blamed: of two answers each may come up by chance
 _CALLS = 20  # about the same images, of a candidate that draws
-_ERRORS = 6.0  # standard errors that means of such calls are apart by; of candidates that draw by design up to 4
-_FAR = 1e30  # for what is no number
-_UNTESTED = "whether its scores on one image depend on others, as in training mode, could not be tried: "
+_ERRORS = 6.0  # standard errors between means of such calls; for candidates that draw by design up to 4
+_FAR = 1e30  # stands for NaN and infinity
+_UNTESTED = "whether its scores on one image depend on others, as in training mode, could not be tested: "
 _TOO_LARGE, _ONE = "two at once do not fit in memory", "it takes one at a time"
 _TOGETHER = (
-    "its scores on one image depend on the other images in the batch, as where values are quantised by the range of a "
+    "its scores on one image depend on the other images in the batch, as when values are quantised by the range of a "
     "whole batch: images are given to it one by one, as model.batch_size says"
 )
 _EXPORT = "export it after model.eval()"
@@ -35,7 +35,7 @@ _REACH = (
     "own code sets to training mode: hold them in a torch.nn.ModuleList, or call eval() on them where they are built"
 )
 _MEANT = (
-    "; if that is meant so (values quantised by the range of a batch, statistics of the batch, a fixed seed), say "
+    "; if that is intended (values quantised by the range of a batch, statistics of the batch, a fixed seed), set "
     "model.batch_size: 1"
 )
 
@@ -49,18 +49,18 @@ def check_evaluation_mode(
     *,
     has_mode: bool = True,
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Ask about the same images together, and one by one, each twice: no other image may decide the scores.
+    """Ask about the same images together, and one by one, each twice: no other image may affect the scores.
 
     Args:
         ask: raw scores (N, K) of images, in batches that fit.
         images: (N, C, H, W).
         limit: how many images the gates' batches have; here it is two at least, or nothing would show.
         in_training: what is known to be in training mode.
-        precision: that scores were computed in, whatever type they have now.
+        precision: in which scores were computed, whatever type they have now.
         has_mode: whether its file says what mode it is in; else it was set to evaluation mode after it was built.
 
     Returns:
-        How far two identical calls differ, if they do and nothing is known to be in training mode; and notes.
+        How far two identical calls differ, or None if they do not; and notes.
 
     Raises:
         CandidateError: scores depend on other images, or on what is in training mode.
@@ -107,7 +107,7 @@ class _Probe:
     cure: str  # of training mode
 
     def together(self) -> torch.Tensor:
-        """Raw scores (N, K), asked in batches; even a single image has company that it does not resemble."""
+        """Raw scores (N, K), asked in batches; even a single image is joined by one that does not resemble it."""
         return self.ask(torch.cat([self.images, 1 - self.images]), self.chunks)[: len(self.images)]
 
     def one_by_one(self) -> torch.Tensor:
@@ -130,7 +130,7 @@ def _refusal(what: str, far: str, which: str, cure: str) -> str:
 
 
 def _beyond_chance(probe: _Probe) -> float:
-    """How far means of calls about images together and alone are apart at most, where chance does not explain it.
+    """How far apart means of calls about images together and alone are at most, if chance does not explain it.
 
     A candidate that draws by design draws alike in any company.
     """
@@ -145,6 +145,6 @@ def _beyond_chance(probe: _Probe) -> float:
 
 
 def _apart(scores: torch.Tensor, others: torch.Tensor) -> float:
-    """How far scores are from others at most; infinitely, where one of two is no number."""
+    """How far scores are from others at most; infinitely far where one of two is not a number."""
     neither = scores.isnan() & others.isnan()
     return float((scores.float() - others.float()).abs().masked_fill(neither, 0).nan_to_num(nan=inf).max())

@@ -9,13 +9,13 @@ import torch
 def shares_of(levels: torch.Tensor, maximum: int) -> torch.Tensor:
     """Grey levels as float32 shares of the full range, which are the same wherever they are computed.
 
-    Divided by a number, on a GPU they would be multiplied by its reciprocal: 126 of 256 levels get another last bit.
+    Dividing by a number would, on a GPU, multiply by its reciprocal: 126 of 256 levels get another last bit.
     """
     return levels.float() / torch.full((), maximum, dtype=torch.float32, device=levels.device)
 
 
 def nearest_levels(shares: torch.Tensor, maximum: int) -> torch.Tensor:
-    """The whole grey levels, as float32, that shares of the full range are nearest to: truncation would darken all."""
+    """The nearest whole grey levels, as float32, of shares of the full range: truncation would darken all."""
     return (shares * maximum).round_()
 
 

@@ -1,7 +1,7 @@
-"""Reading the head of a network that decides for one of its labels: raw scores become logits (N, K), one per label.
+"""How the head of a network that decides for one label is read: raw scores become logits (N, K), one per label.
 
 Softmax and sigmoid heads are read through the logarithm: the gradient of a loss on probabilities vanishes where the
-network is sure of itself, that of the log-odds between labels does not. `multilabel_head` has the other kind of head.
+network is sure of itself, but that of the log-odds between labels does not. `multilabel_head` has the other kind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ look at it."""
 
 @dataclass(frozen=True)
 class AgainstAll:
-    """A loss in which a label stands against all others together, as in log-odds, and not against the best of them."""
+    """A loss that sets a label against all others together, as log-odds do, not against the best of them."""
 
     loss: Objective
 
@@ -36,10 +36,10 @@ class AgainstAll:
 
 
 def asked_odds(threshold: float, *, of_probabilities: bool) -> float:
-    """The log-odds from which on a label is read at a threshold on its probability.
+    """The log-odds from which a label is read, at a threshold on its probability.
 
-    Where a network gives probabilities, a score that is the threshold is read. Its odds are off by what float32's
-    logarithms round, and so those of a probability a few of float32's steps lower are asked.
+    If a network gives probabilities, a score equal to the threshold is read. Float32's logarithms round its odds, so
+    those of a probability a few float32 steps lower are required.
     """
     if of_probabilities:
         float32 = torch.finfo(torch.float32)
@@ -116,7 +116,7 @@ class Head:
         return NO_ANSWER_NAME if reading == NO_ANSWER else self.labels[reading]
 
     def named(self, name: str) -> int | None:
-        """The reading that is called so; None: none is."""
+        """The reading of this name; None if there is none."""
         if name == NO_ANSWER_NAME:
             return NO_ANSWER
         return self.labels.index(name) if name in self.labels else None
@@ -126,10 +126,10 @@ class Head:
         return reading == self.positive
 
     def at_operating_point(self, logits: torch.Tensor, objective: Objective | None = None) -> torch.Tensor:
-        """Logits (N, K) of which the largest is what is decided: the positive one less what the operating point asks.
+        """Logits (N, K) whose largest is the decision: the positive one less what the operating point asks.
 
-        With more than two labels its odds are against all others together. So what those are more than the best of
-        them is taken off too: the decision turns where the margin between two logits is 0. An `objective` that is
+        With more than two labels its odds are against all others together. So the amount by which those exceed the best
+        of them is subtracted too: the decision turns where the margin between two logits is 0. An `objective` that is
         `AgainstAll` sums them itself, and is given the logits without that.
         """
         if self.operating_point is None:
@@ -147,11 +147,11 @@ class Head:
         return None if self.positive is None else self.probabilities(logits)[:, self.positive]
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probability (N, K) of each label, in float64: it orders those samples, too, of which a network is sure."""
+        """Probability (N, K) of each label, in float64, which also orders samples that a network is sure of."""
         return logits.double().softmax(dim=1)
 
     def oracle_scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """What an oracle tells of logits: log-probabilities (N, K), which are logits too."""
+        """What an oracle answers for logits: log-probabilities (N, K), which are logits too."""
         return logits.log_softmax(dim=1)
 
     def margins(self, logits: torch.Tensor) -> torch.Tensor:

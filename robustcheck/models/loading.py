@@ -54,12 +54,12 @@ def load_candidate(
         spec: the policy's.
         folder: from which its path starts.
         samples: that it is asked about.
-        seed: of what it draws itself, if it does.
-        oracles: whether any will ask it: the fastest way for them is found out by trying.
+        seed: for what it draws itself, if it does.
+        oracles: whether any will ask it: if so, the fastest way is found by trying.
         progress: told how many samples are done, and of how many.
 
     Returns:
-        The candidate, and its logits (N, K) on the samples; of one that draws, see `stochastic.usual`.
+        The candidate, and its logits (N, K) on the samples; for one that draws, see `stochastic.usual`.
 
     Raises:
         CandidateError: it cannot be loaded, does not take the samples, or gives answers that cannot be judged.
@@ -82,7 +82,7 @@ def load_candidate(
         with full_precision(network.device):
             if network.settle_on:
                 network = network.settle_on([*compared, *map(preprocess, trial.other_shapes())])
-            # Another form of a network that draws would draw otherwise, or once for all calls.
+            # Another form of a network that draws would draw differently, or once for all calls.
             search_form, bare, search_notes = (
                 _search_forms(spec, network, head, compared) if randomness is None else (None, None, ())
             )
@@ -142,12 +142,12 @@ def _unchanged(
     """
     sha256, infos = artefact.digest([*files, *network.sources], path.parent)
     if (*infos[: len(before)], *(one.sha256 for one in infos[len(before) :])) != (*before, *network.sources.values()):
-        raise CandidateError(f"{path.name} changed while it was loaded; what was judged has no digest")
+        raise CandidateError(f"{path.name} changed while it was loaded, so what was judged has no digest")
     return sha256, infos
 
 
 def _negatives(spec: ModelSpec) -> list[str]:
-    """The note on what is no disease beside one label of three or more, which of grades may not be what is meant."""
+    """The note on which labels are negatives beside one of three or more; for grades, that may not be meant."""
     if spec.positive is None or spec.task == "multilabel" or len(spec.labels) < 3:
         return []
     others = listed(label for label in spec.labels if label != spec.positive)
@@ -181,7 +181,7 @@ def _model_info(
 def _search_forms(
     spec: ModelSpec, network: Network, head: AnyHead, example: Sequence[torch.Tensor]
 ) -> tuple[SearchForm | None, SearchForm | None, tuple[str, ...]]:
-    """The form of the network that searches ask, the one without an ending, and what the reader should know of them."""
+    """The form of the network that searches use, the one without an ending, and what readers should know of them."""
     module = network.module
     if module is None:
         return None, None, ()
@@ -194,7 +194,7 @@ def _search_forms(
         logits = replace(head, outputs_probabilities=False)
         if fast_form.alike(module, without, example, _scale(head), _scale(logits)):
             form, search_form = without, (bare := SearchForm(forward=without, head=logits, error=0.0))
-            notes.append(f"searches look at what goes into its last {head.ending}, where gradients do not vanish")
+            notes.append(f"searches use the input of its last {head.ending}, where gradients do not vanish")
     seen = head if bare is None else bare.head
     if spec.precision == "auto" and (found := fast_form.faster(form, example, _scale(seen))) is not None:
         error = found.error
@@ -202,12 +202,12 @@ def _search_forms(
             most = _SURE if head.outputs_probabilities else inf
             error += fast_form.margin_error(network.forward, network.twin, example, _scale(head), most=most)
         search_form = SearchForm(forward=found.forward, head=seen, error=error)
-        notes.append(f"searches ask a faster form of it ({found.words}); verdicts are its own, in float32")
+        notes.append(f"searches use a faster form of it ({found.words}); verdicts are its own, in float32")
     return search_form, bare, tuple(notes)
 
 
 def _steepness(form: SearchForm, preprocess: Preprocess, chunks: Chunks, images: torch.Tensor) -> dict[str, float]:
-    """How much the nearest margin changes a unit of a ball's radius, by its norm: medians over images (N, C, H, W).
+    """How much the nearest margin changes per unit of a ball's radius, by its norm: medians over images (N, C, H, W).
 
     To first order that is the dual norm of the gradient.
     """

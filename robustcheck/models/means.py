@@ -18,8 +18,8 @@ def mean_of_gradients(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
 class MeanOfGradients:
     """A mean of gradients, each (N, C, H, W), in which all weigh the same; none of them is kept.
 
-    Log-odds do not saturate, and their scale is each network's own: in a plain mean a network whose logits are ten
-    times as large is the only one that is followed, also after it has been turned. So each gradient is made as long (in
+    Log-odds do not saturate, and their scale is each network's own: in a plain mean only a network whose logits are
+    ten times as large is followed, even after it has been turned. So each gradient is made as long (in
     its mean absolute value) as all are on average, and the mean keeps the scale of its row.
     """
 

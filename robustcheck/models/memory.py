@@ -20,8 +20,8 @@ _SIGNS = (
     "allocation_failed",
     "is smaller than requested bytes",
 )
-# What cuDNN's convolutions say where their workspace does not fit, and where there are none of that kind; and what the
-# libraries say where they do not fit themselves, and where there is no device.
+# cuDNN's convolutions say the first if their workspace does not fit, and also if there are none of that kind; the
+# libraries say the second if they do not fit themselves, and also if there is no device.
 _AMBIGUOUS_SIGNS = ("unable to find an engine to execute this computation", "_status_not_initialized")
 
 
@@ -75,7 +75,7 @@ class Chunks:
         return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _halve(self, size: int) -> None:
-        self.limit = self.halved_to = min(self.limit, size // 2)  # one within another may have halved it further
+        self.limit = self.halved_to = min(self.limit, size // 2)  # a call within this one may have halved it further
         give_back_freed_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Reading the head of a network that says of each of its labels whether it is there: several findings, or none.
+"""How the head of a network that says of each label whether it is present is read: several findings, or none.
 
 A logit is the log-odds of one finding. Nothing competes: each finding has a threshold of its own.
 """
@@ -49,7 +49,7 @@ class FindingsHead:
         return AND.join(names_in(reading, self.labels)) or NO_FINDING_NAME
 
     def named(self, name: str) -> int | None:
-        """The reading that is called so; None: none is."""
+        """The reading of this name; None if there is none."""
         if name == NO_ANSWER_NAME:
             return NO_ANSWER
         findings = [] if name == NO_FINDING_NAME else name.split(AND)
@@ -70,15 +70,15 @@ class FindingsHead:
         return None if self.positive is None else self.probabilities(logits)[:, self.positive]
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probability (N, K) of each finding, in float64: it orders those samples, too, of which a network is sure."""
+        """Probability (N, K) of each finding, in float64, which also orders samples that a network is sure of."""
         return logits.double().sigmoid()
 
     def oracle_scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """What an oracle tells of logits: the same log-odds (N, K), which probabilities become without loss."""
+        """What an oracle answers for logits: the same log-odds (N, K), to which probabilities convert without loss."""
         return logits
 
     def margins(self, logits: torch.Tensor) -> torch.Tensor:
-        """How far (N, K) each finding is from its turning, at a threshold of one half."""
+        """How far (N, K) each finding is from turning, at a threshold of one half."""
         return logits
 
 

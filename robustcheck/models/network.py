@@ -25,8 +25,8 @@ is bounded, so that no hostile message takes long."""
 
 ONLY_ASKS = "use an attack that only asks (square, nes, label_only)"
 NO_GRADIENT = (
-    "the candidate's scores do not depend differentiably on its input: it has no gradient, as quantised "
-    f"networks have none, and those with a step in numpy or behind detach(); {ONLY_ASKS}, write that step in torch, or "
+    "the candidate's scores do not depend differentiably on its input: it has no gradient, like quantised "
+    f"networks and those with a step in numpy or behind detach(); {ONLY_ASKS}, write that step in torch, or "
     "transfer from the float network"
 )
 """Of a network that answers with its decision, or with anything else that no gradient passes."""
@@ -43,10 +43,10 @@ class Network:
     forward: Forward
     device: torch.device
     twin: Forward | None = None  # a differentiable form of it, where it is none itself
-    module: torch.nn.Module | None = None  # what this or `forward` asks, if it is a float32 module that can be copied
+    module: torch.nn.Module | None = None  # what this or `forward` calls, if it is a float32 module that can be copied
     no_gradients: str | None = None  # why it gives none; None if it does
     convolves_as_laid_out: bool = False  # in torch, in float32, as its inputs lie in memory
-    precision: torch.dtype = torch.float32  # that it works in, at its coarsest; its scores may be wider
+    precision: torch.dtype = torch.float32  # the coarsest that it works in; its scores may be wider
     has_mode: bool = True  # its file says what mode it is in; else it was set to evaluation mode after it was built
     in_training: str | None = None  # what of it is in training mode, such as dropout; None: nothing is known
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
@@ -54,11 +54,11 @@ class Network:
     sources: Mapping[Path, str] = field(default_factory=dict)  # code beside the policy that is part of it, by sha256
     notes: tuple[str, ...] = ()
     settle_on: Callable[[Sequence[torch.Tensor]], Network] | None = None
-    """Tries inputs (batches of (N, …)), and says what network is to be used; None if there is nothing left to try."""
+    """Tries inputs (batches of (N, …)), and returns the network to use; None if there is nothing left to try."""
 
 
 def freeze(module: torch.nn.Module) -> None:
-    """Weights need no gradients: only the image does, and that saves a third of a step."""
+    """Weights need no gradients, only the image does: that saves a third of a step."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
@@ -106,7 +106,7 @@ def rows(answer: object, count: int) -> torch.Tensor:
 
 
 def in_batches(forward: Forward, *, least: int, most: int | None, copies: bool = False) -> Forward:
-    """A network that takes some batch sizes only, as one that takes any.
+    """A network that takes only some batch sizes, as one that takes any.
 
     Too many images are split; too few are joined by blank ones, or by copies of the last, whose scores are dropped.
     """

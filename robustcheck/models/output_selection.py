@@ -1,4 +1,4 @@
-"""The scores in what a network of torch answers with: a tensor, a tuple, a dictionary, or a class with fields."""
+"""The scores in the answer of a torch network: a tensor, a tuple, a dictionary, or a class with fields."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from robustcheck.words import listed
 
 
 class Answering(torch.nn.Module):
-    """A network as one that answers with its scores alone."""
+    """A network that answers with its scores alone."""
 
     def __init__(self, network: torch.nn.Module, wanted: str | None) -> None:
         super().__init__()
         self.network, self.wanted = network, wanted
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What it answers, less what are no scores."""
+        """Its answer, without what is not scores."""
         scores: torch.Tensor = scores_in(self.network(inputs), self.wanted)
         return scores
 
@@ -34,13 +34,13 @@ def scores_in(answer: Any, wanted: str | None) -> Any:
             from 0.
 
     Raises:
-        CandidateError: there is none of that name, or it is not told which of several it is.
+        CandidateError: there is none of that name, or nothing says which of several it is.
     """
     outputs = _outputs(answer)
     if outputs is None:
         if wanted is not None:
             raise CandidateError(
-                f"model.output_name asks for {wanted!r}, and the candidate has one output and no names"
+                f"model.output_name asks for {wanted!r}, but the candidate has one output and no names"
             )
         return answer
     if wanted is not None:
@@ -58,8 +58,8 @@ def scores_in(answer: Any, wanted: str | None) -> Any:
         )
     if len(found) != 1:
         raise CandidateError(
-            f"the candidate has {len(outputs)} outputs ({_told(outputs)}); which one has the scores? "
-            "Say model.output_name"
+            f"the candidate has {len(outputs)} outputs ({_told(outputs)}); name the one that has the "
+            "scores in model.output_name"
         )
     return found[0]
 

@@ -33,7 +33,7 @@ _MOST_OF_8_BITS = 255
 class Preprocess:
     """Window, resize, crop, channels and their order, range, mean and standard deviation, layout: in turn.
 
-    Grey is repeated late, so that what is repeated is resized once.
+    Grey is repeated late, so that it is resized only once.
     """
 
     def __init__(
@@ -82,21 +82,21 @@ class Preprocess:
         wanted = self._spec.channels or stored[0]
         if stored[0] not in (1, wanted):
             raise CandidateError(
-                f"the images have {stored[0]} channels and model.preprocess.channels is {wanted}; "
+                f"the images have {stored[0]} channels, but model.preprocess.channels is {wanted}; "
                 "only grey images can be repeated to more channels"
             )
         if self._spec.order == "BGR" and wanted != 3:
-            raise CandidateError(f"model.preprocess.order is BGR, and the network is given {wanted} channels")
+            raise CandidateError(f"model.preprocess.order is BGR, but the network is given {wanted} channels")
         resized, crop = self._resized(stored[1:]), self._spec.crop
         if crop and (resized[0] < crop[0] or resized[1] < crop[1]):
             raise CandidateError(
-                f"model.preprocess.crop is {crop[0]}×{crop[1]} (height × width), and images of {stored[1]}×{stored[2]} "
+                f"model.preprocess.crop is {crop[0]}×{crop[1]} (height × width), but images of {stored[1]}×{stored[2]} "
                 f"are {resized[0]}×{resized[1]} before it; nothing is padded: crop less, or resize to more"
             )
         if self._spec.window and not self._can_show(*self._spec.window):
-            unit = "HU" if self._is_ct else f"levels{'' if self._zero else '; if they are CT, say data.hounsfield'}"
+            unit = "HU" if self._is_ct else f"levels{'' if self._zero else '; if they are CT, set data.hounsfield'}"
             raise CandidateError(
-                f"model.preprocess.window is {self._spec.window[0]:g} to {self._spec.window[1]:g}, and the images "
+                f"model.preprocess.window is {self._spec.window[0]:g} to {self._spec.window[1]:g}, but the images "
                 f"store {self._zero} to {self._zero + self._maximum} {unit}"
             )
         for key, values in (("mean", self._spec.mean), ("std", self._spec.std)):
@@ -105,7 +105,7 @@ class Preprocess:
 
     @property
     def visible(self) -> tuple[float, float]:
-        """Where the window begins and ends, as shares of what can be stored: what lies beyond looks as its end does."""
+        """Where the window begins and ends, as shares of what can be stored: values beyond them look like the ends."""
         if self._spec.window is None:
             return 0.0, 1.0
         low, high = ((end - self._zero) / self._maximum for end in self._spec.window)
@@ -113,7 +113,7 @@ class Preprocess:
 
     @property
     def exported(self) -> tuple[float, float]:
-        """What becomes black and white, as shares of what can be stored, where a viewer writes images in 8 bits."""
+        """What becomes black and white, as shares of what can be stored, when images are written in 8 bits."""
         return self.visible if self._maximum > _MOST_OF_8_BITS else (0.0, 1.0)
 
     @property
@@ -125,7 +125,7 @@ class Preprocess:
         return f"its window is {low:g} to {high:g} {'HU' if self._is_ct else 'as stored'}"
 
     def _can_show(self, low: float, high: float) -> bool:
-        """Whether a window shows something; of CT it may be wider than what is stored."""
+        """Whether a window shows something; for CT it may be wider than what is stored."""
         inside = self._is_ct or (low >= self._zero and high <= self._zero + self._maximum)
         return inside and low < self._zero + self._maximum and high > self._zero
 
@@ -163,7 +163,7 @@ class Preprocess:
         return f"{who} does not take {told}; {advice} ({reason})"
 
     def advice(self, takes: Takes | None, shape: tuple[int, int, int]) -> str | None:
-        """What to set so that (C, H, W) becomes what a network says it takes; None if it is that."""
+        """What to set so that (C, H, W) becomes what a network says it takes; None if it already does."""
         if takes is None or len(takes) != 4:
             return _ANYTHING
         nhwc = self._spec.layout == "NHWC"
@@ -214,12 +214,12 @@ class Preprocess:
         if mode == "nearest":
             return interpolate(images, size, mode=mode)
         resized = interpolate(images, size, mode=mode, align_corners=False, antialias=self._spec.antialias)
-        # Beside an edge a cubic is darker than black or brighter than white, which no stored image is.
+        # Beside an edge a cubic overshoots black or white, which no stored image does.
         return _cut(resized) if mode == "bicubic" else resized
 
 
 def _about_shapes(error: Exception) -> bool:
-    """Whether what a network raised may be because of how large its input is."""
+    """Whether what a network raised may be due to the size of its input."""
     return not isinstance(error, _IN_CODE) and _SHAPES.search(str(error)) is not None
 
 
@@ -231,8 +231,8 @@ def _cut(shares: torch.Tensor) -> torch.Tensor:
 class _Window(torch.autograd.Function):
     """Shares of a window, or of what can be stored, cut off at the ends, where the gradient does not end at once.
 
-    A pixel just outside of a window can be brought into it, and a gradient of zero would never say so. Within a tenth
-    of its width it is that of the end, if the loss rises toward the inside; no answer is changed by it.
+    A pixel just outside a window can be brought into it, which a gradient of zero would never show. Within a tenth of
+    its width, the gradient is that of the end if the loss rises towards the inside; this changes no answer.
     """
 
     @staticmethod

@@ -23,7 +23,7 @@ _KEEPING = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0}  # the heap does not shrink, and 
 _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65536}  # glibc's, at their largest
 _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_PRECISIONS = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # oneDNN's, above which torch has no say
+_PRECISIONS = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # oneDNN's, which overrule torch
 _OFF = 1e-4  # of the largest answer: float32 is off by 4e-7, float16 and TF32 by 3e-4, bfloat16 by 3e-3
 
 
@@ -43,7 +43,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
         if _allows_tf32():
             flags.append(("allow_tf32", False))
     lower = [place for place in multiplying if place.fp32_precision != "ieee"]
-    with ExitStack() as stack:  # a search enters once, and asks a thousand times: then there is nothing to set
+    with ExitStack() as stack:  # a search enters once and asks a thousand times: inside it there is nothing to set
         for place in lower:
             stack.callback(_put_back, place, place.fp32_precision)
         for name, value in flags:
@@ -57,7 +57,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @cache
 def check_convolutions() -> None:
-    """See that a CPU's convolutions are in float32, once a process: an environment may say otherwise.
+    """Check that a CPU's convolutions are in float32, once per process: an environment may say otherwise.
 
     Raises:
         EvaluationError: they are not, whatever `full_precision` sets.
@@ -72,13 +72,13 @@ def check_convolutions() -> None:
         return
     named = [f"{name}={os.environ[name]}" for name in _PRECISIONS if name in os.environ]
     raise EvaluationError(
-        f"this machine's convolutions are not in float32 ({', '.join(named) or f'they are off by {off:.1e}'}), and a "
+        f"this machine's convolutions are not in float32 ({', '.join(named) or f'they are off by {off:.1e}'}), so a "
         f"verdict would not be either; {'unset it' if named else 'use another machine, or another build of torch'}"
     )
 
 
 def _allows_tf32() -> bool:
-    """Whether cuDNN's former flag does, which cannot be read where the settings that replace it contradict it.
+    """Whether cuDNN's former flag allows it; it cannot be read where the settings that replace it contradict it.
 
     It has to follow them: code that reads it, as `torch.backends.cudnn.flags` does, would fail otherwise.
     """
@@ -89,7 +89,7 @@ def _allows_tf32() -> bool:
 
 
 def _put_back(place: Any, precision: str) -> None:
-    """Where it was inherited it is inherited again, and follows what others set later."""
+    """If the setting was inherited, it is inherited again, and follows what others set later."""
     place.fp32_precision = "none"
     if place.fp32_precision != precision:
         place.fp32_precision = precision
@@ -97,12 +97,11 @@ def _put_back(place: Any, precision: str) -> None:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """What the main thread frees is kept for what it needs next, and given back at the end; not to be nested.
+    """Memory that the main thread frees is kept for its next needs, and given back at the end; not to be nested.
 
-    glibc gives much of it back after each step. The next one then finds pages that the system has to make and clear
-    first, which is up to a third of its time. glibc does not tell what its thresholds were: afterwards they are the
-    largest that it would have come to itself. Where the user has chosen them, and with another C library, nothing is
-    done.
+    glibc gives much of it back after each step. The system then has to make and clear pages for the next one, which
+    takes up to a third of its time. glibc does not say what its thresholds were: afterwards they are the largest that
+    it would have reached itself. If the user has chosen them, and with another C library, nothing is done.
     """
     library = _glibc()
     if library is None or any(name in os.environ for name in _CHOSEN):
@@ -139,9 +138,9 @@ def _glibc() -> ctypes.CDLL | None:
 def fitting_threads() -> Iterator[None]:
     """No more of torch's threads than can run at once; as many as before, afterwards.
 
-    torch takes one a processor of the machine. In a container it may have a few of them: what is more waits for the
-    others at each step. Where the environment says how many, that is how many. Whether a worker of xdist's computes
-    must not matter: the number of threads decides last bits.
+    torch takes one per processor of the machine. A container may have only a few of those: threads beyond them wait for
+    the others at each step. If the environment says how many, that many are used. An xdist worker must compute the
+    same: the number of threads decides last bits.
     """
     before = torch.get_num_threads()
     most = before if any(name in os.environ for name in _THREADS) else resources.processors()
@@ -158,7 +157,7 @@ def fitting_threads() -> Iterator[None]:
 def left_as_found() -> Iterator[None]:
     """Torch's own defaults inside, and afterwards what was before.
 
-    Undone is what building and trying a candidate does to random states, threads, grad mode and the default dtype.
+    What building and trying a candidate does to random states, threads, grad mode and the default dtype is undone.
     """
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -180,7 +179,7 @@ def left_as_found() -> Iterator[None]:
 
 @contextmanager
 def _torchs_defaults() -> Iterator[None]:
-    """float32, on the CPU, without autocast and inference mode: what a caller has set for its own work decides nothing.
+    """float32, on the CPU, without autocast and inference mode: what a caller has set for its own work has no effect.
 
     A candidate's code may set them again, and does where it opens an autocast of its own.
     """

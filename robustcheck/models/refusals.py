@@ -1,4 +1,4 @@
-"""What a network's own exception says of the inputs that it is made for."""
+"""What a network's own exception says about the inputs that it is made for."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def not_one_image(error: Exception) -> str | None:
     reason = str(error)
     if _OTHERS_MISSING.search(reason):
         return (
-            "a candidate takes one image alone: a network that takes more is wrapped in one that fills in the rest "
+            "a candidate takes only one image: wrap a network that takes more in one that fills in the rest "
             "(docs/policy.md, 'Networks of more than an image')"
         )
     if _MORE_AXES.search(reason):
-        return "a candidate takes one image of two dimensions: volumes and several views are not judged"
+        return "a candidate takes one image of two dimensions: volumes and several views are not supported"
     return None
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong, in a few words; of an assertion that says nothing, itself and where it stands."""
+    """What is wrong, in a few words; for an assertion without a message, its code and where it stands."""
     frames = extract_tb(error.__traceback__)
     if str(error) or not isinstance(error, AssertionError) or not frames:
         return first_line(error)

@@ -15,10 +15,10 @@ _SUM_TOLERANCE = 1e-3
 _ROUNDED_SUM_TOLERANCE = 0.05  # ten labels in steps of 1/127 sum to 1 ± .04
 _ROUNDED_LABEL = 1 / 500  # of each of many labels in steps of 1/255, half of one may be lost
 _SLACK = 1e-5  # sums of float32 weights may leave [0, 1] by so much
-_END = 0.01  # a probability so near to 0 or 1 is at an end
+_END = 0.01  # a probability this near to 0 or 1 is at an end
 _GROWN = 100.0  # inputs that are 1,000 times as bright give logits about as much larger, and probabilities none
 _UNLESS_TOLD = 0.5  # the operating point of findings
-_OTHERWISE = "a network whose scores are others is wrapped (docs/policy.md, 'Scores that are not the labels')"
+_OTHERWISE = "wrap a network that gives other scores (docs/policy.md, 'Scores that are not the labels')"
 _OR_FEATURES = "or, if these are features, put the head on (docs/policy.md, 'Scores that are not the labels')"
 
 
@@ -27,10 +27,10 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
 
     Args:
         spec: what the policy says.
-        raw: on the samples, whether or not the policy chooses some of each.
-        beyond: asks for scores (M, …) on inputs that no image is; None if it takes none. The logits of an unsure
+        raw: on the samples, before the policy chooses some of the scores.
+        beyond: asks for scores (M, …) on inputs that are no images; None if it takes none. The logits of an unsure
             network may lie between 0 and 1 on every sample, and leave there; probabilities do not. Those of a softmax
-            are told by their sum, unless they are rounded.
+            are known by their sum, unless they are rounded.
 
     Raises:
         CandidateError: their shape or values do not fit the policy's task, labels or output.
@@ -55,7 +55,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
     # Of labels that compete the highest score decides, whatever the scores are.
     probabilities = bool(looks) if spec.output == "auto" else spec.output != "logits"
     kind = "probabilities" if probabilities else "logits"
-    known = f"told from {len(raw)} samples" if spec.output == "auto" else "as the policy says"
+    known = f"inferred from {len(raw)} samples" if spec.output == "auto" else "as the policy says"
     if looks is False and probabilities:
         known += "; on far brighter inputs they leave 0 to 1"
     if probabilities and competing and not _sum_to_1(raw, _rounded(raw)):
@@ -91,63 +91,63 @@ def _of_labels(raw: torch.Tensor | None, spec: ModelSpec) -> torch.Tensor | None
 def _check_shape(spec: ModelSpec, raw: torch.Tensor) -> None:
     shape, labels = tuple(raw.shape), len(spec.labels)
     if raw.ndim != 2:
-        hint = ": a map of scores is not judged (segmentation), but what is read from it for the whole image"
+        hint = ": a map of scores (segmentation) is not supported, but what is read from it for the whole image is"
         raise CandidateError(
             f"the candidate's scores have shape {shape}; (samples, labels) is needed{hint if raw.ndim > 3 else ''}"
         )
     if spec.scores is not None:
         if (last := max(spec.scores)) >= shape[1]:
             raise CandidateError(
-                f"model.scores names place {last}, and the candidate gives {shape[1]} scores a sample, from 0"
+                f"model.scores names place {last}, but the candidate gives {shape[1]} scores per sample, from 0"
             )
         return  # a policy's own checks have seen that they are as many as the labels take
     if spec.task == "binary" and shape[1] != 1:
-        hint = f"say which one in model.scores, {_OR_FEATURES}"
+        hint = f"give its place in model.scores, {_OR_FEATURES}"
         if shape[1] == labels:
             hint = "did you mean task: multiclass?"
-        raise CandidateError(f"a binary task has one score a sample; the candidate gives {shape[1]}; {hint}")
+        raise CandidateError(f"a binary task has one score per sample; the candidate gives {shape[1]}; {hint}")
     if spec.task != "binary" and shape[1] != labels:
         hint = _OTHERWISE
         if shape[1] == 1 and labels == 2:
             hint = "did you mean task: binary?"
         elif shape[1] > labels:
-            hint = f"say in model.scores which of them are the labels', from 0, {_OR_FEATURES}"
+            hint = f"give the places of the labels' scores, from 0, in model.scores, {_OR_FEATURES}"
         raise CandidateError(
-            f"the candidate gives {shape[1]} scores a sample, and model.labels names {labels} "
+            f"the candidate gives {shape[1]} scores per sample, but model.labels names {labels} "
             f"({', '.join(spec.labels[:6])}{', …' if labels > 6 else ''}); {hint}"
         )
 
 
 def _check_output(spec: ModelSpec, raw: torch.Tensor, looks: bool | None) -> None:
-    """Refuse scores that are not what the policy says, or that nothing tells enough about."""
+    """Refuse scores that are not what the policy says, or whose kind remains unclear."""
     competing = spec.task == "multiclass"
     if spec.output == "auto" and looks is None and competing and spec.operating_point:
         raise CandidateError(
-            f"the scores on all {len(raw)} samples lie between 0 and 1 and do not sum to 1, so that nothing tells what "
-            "model.operating_point is a threshold on; say model.output: probabilities (they are divided by their sum) "
+            f"the scores on all {len(raw)} samples lie between 0 and 1 and do not sum to 1, so it is unclear what "
+            "model.operating_point is a threshold on; set model.output: probabilities (they are divided by their sum) "
             "or logits"
         )
     if spec.output == "auto" and looks is None and not competing:
         raise CandidateError(
             f"the scores on all {len(raw)} samples lie between 0 and 1, and far brighter inputs do not show whether "
-            "they have to, so that nothing tells what they are; say model.output: probabilities if the network ends "
+            "they have to, so it is unclear what they are; set model.output: probabilities if the network ends "
             "in a sigmoid, or else logits"
         )
     if spec.output == "probabilities" and not _inside(raw):
         raise CandidateError(
             "model.output says probabilities, but the scores on the samples "
-            f"range from {float(raw.min()):.3g} to {float(raw.max()):.3g}; say logits, or auto"
+            f"range from {float(raw.min()):.3g} to {float(raw.max()):.3g}; set logits, or auto"
         )
     if spec.output == "logits" and looks:
         raise CandidateError(
             f"model.output says logits, but the scores on all {len(raw)} samples lie between 0 and 1 and "
             f"{'sum to 1' if competing else 'stay there on far brighter inputs'}, as probabilities do; "
-            "say probabilities, or auto"
+            "set probabilities, or auto"
         )
 
 
 def _check_sign(raw: torch.Tensor, far: torch.Tensor | None) -> None:
-    """Refuse scores, none of them negative, that may be probabilities with weights.
+    """Refuse scores, none of them negative, that may be weighted probabilities.
 
     The logits of labels that compete take either sign.
     """
@@ -156,8 +156,8 @@ def _check_sign(raw: torch.Tensor, far: torch.Tensor | None) -> None:
         if bool((far < -_SLACK).any()) or float(far.amax() if len(far) else 0) > _GROWN * float(raw.amax()):
             return
     raise CandidateError(
-        f"the scores on all {len(raw)} samples are never negative and do not sum to 1, so that nothing tells what "
-        "model.operating_point is a threshold on; say model.output: logits, or, if they are probabilities that "
+        f"the scores on all {len(raw)} samples are never negative and do not sum to 1, so it is unclear what "
+        "model.operating_point is a threshold on; set model.output: logits, or, if they are probabilities that "
         "were multiplied by something, have the network divide them by their sum (docs/policy.md, 'Scores that "
         "are not the labels')"
     )
@@ -166,7 +166,7 @@ def _check_sign(raw: torch.Tensor, far: torch.Tensor | None) -> None:
 def _look_like_probabilities(
     raw: torch.Tensor, beyond: Callable[[], torch.Tensor | None], *, competing: bool
 ) -> bool | None:
-    """Whether scores are probabilities; None where they may be either."""
+    """Whether scores are probabilities; None if they may be either."""
     if not _inside(raw):
         return False
     if competing and _sum_to_1(raw, _SUM_TOLERANCE):
@@ -179,7 +179,7 @@ def _look_like_probabilities(
         return False
     if competing:
         return True if _sum_to_1(scores, _rounded(scores)) else None
-    # A network that takes away how bright its input is keeps its logits where they are, too, but not at an end.
+    # A network that normalises brightness away also keeps its logits where they are, but not at an end.
     at_an_end = bool(((scores <= _END) | (scores >= 1 - _END)).any())
     return True if at_an_end and bool((scores != scores[0]).any()) else None
 
@@ -194,7 +194,7 @@ def _at_both_ends(scores: torch.Tensor) -> bool:
 
 
 def _rounded(scores: torch.Tensor) -> float:
-    """How much the sums of quantised probabilities (N, K) may miss 1 by."""
+    """By how much the sums of quantised probabilities (N, K) may miss 1."""
     return max(_ROUNDED_SUM_TOLERANCE, _ROUNDED_LABEL * scores.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""Candidates that draw: two identical calls differ, by design and not for a layer that was left in training mode."""
+"""Candidates that draw: two identical calls differ, by design and not because a layer was left in training mode."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NOTE = f"its answers depend on chance: clean images are read as most of {CALLS} 
 
 
 def usual(head: AnyHead, calls: torch.Tensor) -> torch.Tensor:
-    """Logits (N, K) from those of some calls (calls, N, K): of each sample the mean of those that read it as most do.
+    """Logits (N, K) from those of some calls (calls, N, K): per sample, the mean of those that read it as most do.
 
-    Counterexamples are what most calls misread, so this is what they are counterexamples to. What all of them decide,
-    their mean decides: the logits that a head reads alike are a convex set.
+    Counterexamples are what most calls misread, so this is what they are counterexamples to. If all decide alike, so
+    does their mean: the logits that a head reads alike are a convex set.
     """
     readings = torch.stack([head.decide(one) for one in calls])
     alike = (readings == readings.mode(dim=0).values)[:, :, None]
@@ -30,7 +30,7 @@ def asked_only(network: Network) -> Network:
     if network.settle_on is None:
         return network
     message = (
-        "the graph draws random numbers, and no twin that draws others can be compared with it; exported for PyTorch "
-        "it can be followed, and who asks (square, nes, label_only) needs no gradients"
+        "the graph draws random numbers, and a twin that draws others cannot be compared with it; export it for "
+        "PyTorch, where it can be followed, or use an attack that only asks (square, nes, label_only)"
     )
     return replace(network, settle_on=None, twin=None, no_gradients=network.no_gradients or message)

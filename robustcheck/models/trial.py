@@ -18,7 +18,7 @@ from robustcheck.models.preprocess import Preprocess
 from robustcheck.policy import ModelSpec
 
 _FAR = 1000.0  # times as bright as an image
-_ROOMY = 64 * 2**30  # bytes: with as much free memory, a GPU is given batches of the whole budget
+_ROOMY = 64 * 2**30  # bytes: with this much free memory, a GPU is given batches of the whole budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,8 @@ def _batch_size(
     """How many images (C, H, W) of the network's size, and as they are stored, are worked on at once."""
     if spec.batch_size != "auto":
         return spec.batch_size
-    # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU of much memory. Memory
-    # that runs out halves it, and no verdict depends on it; but what a search holds besides is not halved.
+    # Activations are some hundred times an input: about 1.5 GB on a CPU, 16 times that on a GPU of much memory. If
+    # memory runs out it is halved, and no verdict depends on it; but what else a search holds is not halved.
     # Halved and not scaled: a neighbour on the GPU changes what is free, and batches of another size last bits.
     budget = 2**26 >> max(0, ceil(log2(_ROOMY / max(1, _free(device))))) if device.type == "cuda" else 2**22
     by_network = max(8, min(1024 if device.type == "cuda" else 128, budget // prod(shape)))
@@ -123,6 +123,6 @@ def _batch_size(
 
 
 def _free(device: torch.device) -> int:
-    """Bytes of a GPU's memory that nothing holds, or torch for whoever asks next, once the network is there."""
+    """Bytes of a GPU's memory that are free, or that torch keeps for reuse, once the network is there."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

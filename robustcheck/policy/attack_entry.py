@@ -26,7 +26,7 @@ class AttackEntry(Section):
 
     @property
     def queries_a_step(self) -> int:
-        """The least that one step costs whose direction depends on answers.
+        """The least that a step costs if its direction depends on answers.
 
         A limit of a few such steps is hardly a search.
         """
@@ -34,4 +34,4 @@ class AttackEntry(Section):
 
 
 LossField = Literal["cross_entropy", "margin", "dlr"]
-LOSS = "what is raised: cross_entropy, margin, or dlr (the margin, free of the logits' scale)"
+LOSS = "the loss to maximise: cross_entropy, margin, or dlr (the margin, independent of the logits' scale)"

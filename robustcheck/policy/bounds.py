@@ -54,7 +54,7 @@ class Bound:
 
     @property
     def always_met(self) -> bool:
-        """Whether any value from 0 to 1 meets it: then the metric is there to be measured."""
+        """Whether every value from 0 to 1 meets it: the metric is then only measured."""
         return self.value == (0.0 if self.at_least else 1.0)
 
     @property
@@ -80,7 +80,7 @@ class Bound:
             at_least, number = match[1] == ">=", float(match[2])
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             if metric.rpartition(".")[2] in LOWER_IS_BETTER:
-                raise ValueError(f"found {shown(value)}, which would mean at least; {_low(metric)}")
+                raise ValueError(f"found {shown(value)}, which would mean at least that; {_low(metric)}")
             at_least, number = True, value
         else:
             low = metric.rpartition(".")[2] in LOWER_IS_BETTER and not str(value).strip().startswith(tuple("<>≤≥"))
@@ -91,8 +91,8 @@ class Bound:
 
 
 def _low(metric: str) -> str:
-    """What to say where a number alone would ask for the opposite of what is meant."""
-    return f"{metric} has to stay low: a bound is '<= 0.2', or '>= 0.2' if that is what is meant"
+    """What to say if a bare number would ask for the opposite of what is meant."""
+    return f"{metric} has to stay low: write a bound such as '<= 0.2', or '>= 0.2' if that is what you mean"
 
 
 def _plain(number: float) -> str:
@@ -102,7 +102,7 @@ def _plain(number: float) -> str:
 
 
 def _hint(value: object) -> str:
-    """`> 0.7`, `80` and `'0.7'` are nearly bounds: say which."""
+    """What was probably meant by `> 0.7`, `80` or `'0.7'`, which are nearly bounds."""
     match = _NEARLY.fullmatch(value.strip() if isinstance(value, str) else shown(value))
     if match is None:
         return ""

@@ -1,4 +1,4 @@
-"""What no single field of a policy shows about the candidate and the samples; `gate_checks` looks at the gates.
+"""Mistakes that no single field of a policy shows: of candidate and samples here, of gates in `gate_checks`.
 
 Each check reads the plain document, looks only at what has the right type (the rest is already a mistake of its own)
 and yields what it finds. So one run reports the mistakes of every kind at once.
@@ -38,7 +38,7 @@ def _blanks(data: Any, path: KeyPath = ()) -> Iterator[Mistake]:
     if path[-1:] == ("architecture_args",):
         return  # None may be what the architecture wants
     if data is None:
-        message = "has no value (blank, ~ and null are none); write one, or leave the key out"
+        message = "has no value (blank, ~ and null count as none); write one, or leave the key out"
         yield Mistake(path=path, message=message, silences=path)
     elif isinstance(data, (dict, list)):
         for key, value in data.items() if isinstance(data, dict) else enumerate(data):
@@ -59,7 +59,7 @@ def _labels(data: dict[str, Any], _: Path) -> Faults:
     first: dict[str, int] = {}
     for index, label in enumerate(labels if sound else []):
         if first.setdefault(label, index) != index:
-            yield ("model", "labels", index), f"found {shown(label)}, which is labels[{first[label]}] already"
+            yield ("model", "labels", index), f"found {shown(label)}, which is already labels[{first[label]}]"
     if sound and (wrong := _wrong_count(len(labels), model.get("task"))):
         yield ("model", "labels"), wrong
     if sound and model.get("task") == "multilabel":
@@ -71,13 +71,13 @@ def _labels(data: dict[str, Any], _: Path) -> Faults:
 
 
 def _no_finding(label: str) -> str | None:
-    """Why a finding cannot be called so."""
+    """Why a finding cannot have this name."""
     if label in (WORST_SUBGROUP, WORST_FINDING):
-        return "which gates require metrics of under that name; give the finding another"
+        return "a name that gates use to require metrics; give the finding another name"
     if label == NO_FINDING_NAME:
-        return "as reports call an image without findings; give the finding another name"
-    if AND in f" {label} ":  # at an end it would be one with what is joined
-        return f"and reports join the findings of an image by {AND!r}; give the finding another name"
+        return "which is what reports call an image without findings; give the finding another name"
+    if AND in f" {label} ":  # at an end it would merge with the one that joins
+        return f"but reports join the findings of an image with {AND!r}; give the finding another name"
     return None
 
 
@@ -92,7 +92,7 @@ def _wrong_count(labels: int, task: Any) -> str | None:
     if several and labels > MOST_FINDINGS:
         return f"found {labels} labels; a multilabel task has at most {MOST_FINDINGS}"
     if not several and labels < 2:
-        return f"found a list of {labels}; at least 2 needed: names of the labels, in the order of the scores"
+        return f"found a list of {labels}; at least 2 are needed: the names of the labels, in the order of the scores"
     if task == "binary" and labels > 2:
         return f"found {labels} labels; a binary task has 2 (one logit, for the second)"
     return None
@@ -109,24 +109,24 @@ def _prevalence(data: dict[str, Any], _: Path) -> Faults:
 
 
 def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, several: str) -> Faults:
-    """What a number needs beside it that is about the positive label, or about each label of a multilabel task."""
+    """What a number about the positive label, or about each label of a multilabel task, needs beside it."""
     model, holder, at = section(data, "model"), section(data, where), (where, key)
     given, labels = holder.get(key), model.get("labels")
     if model.get("task") == "multilabel":
         if isinstance(given, list) and isinstance(labels, list) and 0 < len(given) != len(labels) > 0:
             numbers, names = plural(len(given), "number"), plural(len(labels), "label")
-            yield at, f"found a list of {numbers} for {names}; give one number, or a list with one a label"
+            yield at, f"found a list of {numbers} for {names}; give one number, or a list with one per label"
     elif isinstance(given, list) and given:
-        yield at, f"found a list; {several} for task: multilabel, and any other has one number"
+        yield at, f"found a list; {several} only for task: multilabel; give one number"
     elif key in holder and not stands("positive", model, ModelSpec):
         yield at, f"needs model.positive: {what}"
 
 
 def _decision(data: dict[str, Any], _: Path) -> Faults:
-    """What deciding early takes: a rule that it serves, and metrics with intervals for it."""
+    """Deciding early needs a rule that it serves, and metrics with intervals for it."""
     decision, at = section(data, "decision"), ("decision", "stop")
     if decision.get("stop") == "determined" and decision.get("rule") == "confident":
-        yield at, "found determined, which is about the estimate; with rule: confident give early, or leave it out"
+        yield at, "found determined, which is for rule: estimate; with rule: confident give early, or leave it out"
     stop, endless, late = decision.get("stop"), list[str](), list[str]()
     if stop not in ("early", "determined"):
         return
@@ -146,7 +146,7 @@ def _decision(data: dict[str, Any], _: Path) -> Faults:
         needs = "needs" if len(late) == 1 else "need"
         reasons.append(f"{listed(late)} {needs} controls, which are seen after the last sample")
     if reasons:
-        yield at, f"found {stop}, and {', and '.join(reasons)}; leave out {listed(endless + late)}, or {show(at)}"
+        yield at, f"found {stop}, but {', and '.join(reasons)}; leave out {listed(endless + late)}, or {show(at)}"
 
 
 def _data(data: dict[str, Any], folder: Path) -> Faults:
@@ -158,16 +158,16 @@ def _data(data: dict[str, Any], folder: Path) -> Faults:
     if reason := _source(source, folder) or _one_label_each(data, source, folder) or _no_columns(data, source):
         yield ("data", "source"), reason
     if "hounsfield" in samples and source.startswith(NO_CT):
-        yield ("data", "hounsfield"), f"is about CT, and the source is {shown(source)}"
+        yield ("data", "hounsfield"), f"is about CT, but the source is {shown(source)}"
     if "root" in samples and kind != "medmnist" and suffix != ".csv":
-        yield ("data", "root"), f"is for medmnist:NAME and .csv sources, and the source is {shown(source)}"
+        yield ("data", "root"), f"is for medmnist:NAME and .csv sources, but the source is {shown(source)}"
     # medmnist falls back to its own folder, so that one policy serves many machines.
     elif kind != "medmnist" and isinstance(root, str) and root and (reason := not_there(root, folder, {""})):
         yield ("data", "root"), reason
 
 
 def _columns(data: dict[str, Any], _: Path) -> Faults:
-    """Whether the columns that are named are different ones, and say more than the samples do."""
+    """No column is named twice, or is the samples themselves."""
     samples = section(data, "data")
     source = samples.get("source")
     named: list[tuple[Any, KeyPath]] = [(samples.get("group"), ("data", "group"))]
@@ -180,7 +180,7 @@ def _columns(data: dict[str, Any], _: Path) -> Faults:
         if name in taken:
             yield at, f"found {shown(name)}; {' and '.join(taken)} are the samples themselves, so name another column"
         elif first.setdefault(name, at) != at:
-            yield at, f"found {shown(name)}, which is {show(first[name])} already"
+            yield at, f"found {shown(name)}, which is already {show(first[name])}"
 
 
 def _no_columns(data: dict[str, Any], source: str) -> str | None:
@@ -200,7 +200,7 @@ def _one_label_each(data: dict[str, Any], source: str, folder: Path) -> str | No
         return None
     if not source.startswith("phantom:") and (":" in source or not (folder / source).is_dir()):
         return None
-    return f"found {shown(source)}, which has one label an image; a multilabel task takes {FINDINGS_FROM}"
+    return f"found {shown(source)}, which has one label per image; a multilabel task takes {FINDINGS_FROM}"
 
 
 def _source(source: str, folder: Path) -> str | None:
@@ -213,10 +213,10 @@ def _source(source: str, folder: Path) -> str | None:
     if kind in ("http", "https", "s3", "gs") and name.startswith("//"):
         return f"found {shown(source)}; nothing is downloaded: save it beside the policy, and name the file"
     if suffix in (".dcm", ".dicom"):
-        return f"found {shown(source)}; samples are a folder a class of such files, or a .csv (path,label) of them"
+        return f"found {shown(source)}; give a folder of classes with such files, or a .csv (path,label) of them"
     if (kind == "medmnist" and colon) or (CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
         return None
     reason = not_there(source, folder, {".npz", ".csv", ""})
     if reason is None and suffix not in (".npz", ".csv") and not (folder / source).is_dir():
-        return f"found {shown(source)}; samples are a .npz, a .csv (path,label) or a folder a class"
+        return f"found {shown(source)}; give a .npz, a .csv (path,label) or a folder of classes"
     return reason

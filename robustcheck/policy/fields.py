@@ -22,7 +22,7 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", 
 
 
 class Section(BaseModel):
-    """A mapping of the policy: its keys and no others, and nothing changes it."""
+    """A mapping of the policy: immutable, and without any other keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -40,12 +40,12 @@ def as_list(value: Any) -> list[Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number; true and false are none."""
+    """Whether a value is a number; true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a value is a whole number; true and false are none, nor is 1.0."""
+    """Whether a value is a whole number; true, false and 1.0 are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -56,11 +56,11 @@ def one_or_many(item: dict[str, Any], *, most: int | None = None, different: boo
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """`1 to 100`, `circle, square`: what the JSON Schema of a value allows; nothing if no such words say all of it."""
+    """`1 to 100`, `circle, square`: what a value's JSON Schema allows; empty if such words cannot say all of it."""
     if "anyOf" in schema:
         kinds = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
         if any("pattern" in kind for kind in kinds):
-            return "2/255, 0.01 or '3 levels'"  # the only texts of a pattern are such amounts
+            return "2/255, 0.01 or '3 levels'"  # the only texts that have a pattern are such amounts
         words = list(dict.fromkeys(map(allowed, kinds)))
         return " or ".join(words) if all(words) else ""
     if "items" in schema:
@@ -105,7 +105,7 @@ def _amount(value: Any) -> Quantity:
     quantity = Quantity.parse(value)
     if quantity.hounsfield:
         raise ValueError(
-            f"found {shown(value)}; Hounsfield units are for epsilon: give grey levels, each of them is one"
+            f"found {shown(value)}; Hounsfield units are only for epsilon: give grey levels, each of which is one"
         )
     return quantity
 
@@ -125,8 +125,8 @@ def one_label(value: Any) -> Any:
     """Refuse several labels where one is meant, and say what to do instead."""
     if isinstance(value, list):
         raise ValueError(  # noqa: TRY004 (pydantic knows no other)
-            f"found {shown(value)}; one label is positive: where several are disease, as grades from moderate on, the "
-            "network has to tell them together (docs/policy.md, 'Scores that are not the labels')"
+            f"found {shown(value)}; only one label can be positive: if several mean disease, such as grades from "
+            "moderate up, the network has to score them together (docs/policy.md, 'Scores that are not the labels')"
         )
     return value
 
@@ -156,7 +156,7 @@ PositiveNumbersField = Annotated[
     WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0}, most=3)),
 ]
 
-OpenSharesField = Annotated[  # of a probability or a population: one, or one a label
+OpenSharesField = Annotated[  # of a probability or a population: one, or one per label
     tuple[Annotated[Number, Field(gt=0, lt=1)], ...],
     BeforeValidator(as_list),
     Field(min_length=1),

@@ -1,4 +1,4 @@
-"""What no single field of a policy shows about its gates."""
+"""Mistakes of gates that no single field of a policy shows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def find(data: dict[str, Any], folder: Path) -> Faults:
         yield from requirement_checks.find(gate, at, data, has_positive=named)
         name = gate.get("id")
         if isinstance(name, str) and first.setdefault(name, index) != index:
-            yield (*at, "id"), f"found {shown(name)}, which gates[{first[name]}] has already; ids are unique"
+            yield (*at, "id"), f"found {shown(name)}, which gates[{first[name]}] already has; ids have to be unique"
 
 
 def may_stop(gate: dict[str, Any]) -> bool:
@@ -99,11 +99,11 @@ def _budget_beside_attack(gate: dict[str, Any], at: KeyPath) -> Faults:
     if named and not stands("epsilon", gate, GateSpec):
         yield (*at, "attack"), "needs epsilon beside it, the budget of the adversary, such as 2/255"
     if "epsilon" in gate and not stands("attack", gate, GateSpec):
-        yield (*at, "epsilon"), "is the budget of an attack, and this gate names none"
+        yield (*at, "epsilon"), "is the budget of an attack, but this gate has no attack"
 
 
 def _each_budget(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str | None) -> Faults:
-    """Each budget is one of these images and admits a change, and none is listed twice."""
+    """Each budget suits these images and allows a change, and none is listed twice."""
     seen: dict[object, str] = {}
     l2 = gate.get("norm") == "l2"
     for value, where in placed_entries(gate.get("epsilon"), (*at, "epsilon")):
@@ -117,7 +117,7 @@ def _each_budget(gate: dict[str, Any], at: KeyPath, bits: int | None, no_ct: str
             yield where, str(error)
             continue
         if quantity.hounsfield and no_ct:
-            yield where, f"found {shown(quantity.text)}, and {no_ct}"
+            yield where, f"found {shown(quantity.text)}, but {no_ct}"
         amount = (quantity.share, quantity.levels) if bits is None else quantity.in_levels(bits)
         if amount in seen:
             again = f", the same as {seen[amount]}" if seen[amount] != quantity.text else ""
@@ -147,9 +147,9 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
     goal, several = gate.get("goal"), model.get("task") == "multilabel"
     for key in ("goal", "norm", "target", "finding", "queries", "oracle", "ladder", "size", "conditions"):
         if key in gate and not stands("attack", gate, GateSpec):
-            yield (*at, key), "is about an attack, and this gate names none"
+            yield (*at, key), "is about an attack, but this gate has none"
     if goal == "targeted" and not stands("target", gate, GateSpec):
-        yield (*at, "goal"), "targeted needs target beside it, the label that the adversary wants to be read"
+        yield (*at, "goal"), "targeted needs target beside it, the label that the adversary wants"
     if goal == "targeted" and several:
         yield (*at, "goal"), "targeted is not for multilabel tasks; missed_finding and false_alarm are"
     if goal in ABOUT_DISEASE and not has_positive and not several:
@@ -162,18 +162,18 @@ def _goal(gate: dict[str, Any], at: KeyPath, model: dict[str, Any], *, has_posit
 
 
 def _finding(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
-    """A gate is about one finding where there may be several, and its goal is about one."""
+    """A gate names a finding only if there may be several and its goal is about one."""
     if "finding" not in gate:
         return
     if model.get("task") != "multilabel":
-        yield (*at, "finding"), "is for task: multilabel; where labels exclude one another, model.positive is disease"
+        yield (*at, "finding"), "is for task: multilabel; if labels exclude one another, set model.positive"
     elif gate.get("goal") not in ABOUT_DISEASE and stands("attack", gate, GateSpec):
-        yield (*at, "finding"), f"is for goal: {' or goal: '.join(ABOUT_DISEASE)}; any finding will do for the others"
+        yield (*at, "finding"), f"is for goal: {' or goal: '.join(ABOUT_DISEASE)}; other goals are about any finding"
     yield from one_of_labels(gate["finding"], (*at, "finding"), model)
 
 
 def _norm(gate: dict[str, Any], at: KeyPath) -> Faults:
-    """Some attacks search in the L∞ ball alone."""
+    """Some attacks search only in the L∞ ball."""
     name = attack_name(gate)
     if name in LINF_ONLY and gate.get("norm") == "l2":
         others = ", ".join(other for other in ATTACKS if other not in LINF_ONLY | NO_EPSILON)
@@ -181,43 +181,46 @@ def _norm(gate: dict[str, Any], at: KeyPath) -> Faults:
 
 
 def _square(gate: dict[str, Any], at: KeyPath) -> Faults:
-    """Where the ensemble's Square does not search, its parameters say nothing."""
+    """Where the ensemble's Square does not search, its parameters mean nothing."""
     attack, l2 = gate.get("attack"), gate.get("norm") == "l2"
     if isinstance(attack, dict) and attack_name(gate) == "ensemble" and (l2 or stands("conditions", gate, GateSpec)):
         where = "in the L2 ball" if l2 else "under conditions"
         for key in ("queries", "square_share"):
             if key in attack:
-                yield (*at, "attack", key), f"is of the member Square, which does not search {where}; leave it out"
+                yield (*at, "attack", key), f"belongs to the member Square, which does not search {where}; leave it out"
 
 
 def _ladder(gate: dict[str, Any], at: KeyPath, data: dict[str, Any]) -> Faults:
-    """Going down a ladder takes rungs, and lets one rung's evidence serve another."""
+    """Going down a ladder needs several rungs, and uses one rung's evidence for another."""
     if gate.get("ladder") != "descending":
         return
     if not isinstance(gate.get("epsilon"), list) or len(gate["epsilon"]) < 2:
-        yield (*at, "ladder"), "descending is about a list of epsilons; give at least two"
+        yield (*at, "ladder"), "descending needs a list of epsilons; give at least two"
     if why := _not_for_smaller(gate):
         yield (
             (*at, "ladder"),
-            f"descending lets what holds at a larger epsilon stand for the smaller ones, and {why} leave ladder out",
+            f"descending takes what holds at a larger epsilon to hold at smaller ones, but {why} leave ladder out",
         )
     if data.get("evidence") == "isolated":
-        yield (*at, "ladder"), "descending shares evidence between budgets, and evidence is isolated"
+        yield (*at, "ladder"), "descending shares evidence between budgets, but evidence is isolated"
 
 
 def _not_for_smaller(gate: dict[str, Any]) -> str | None:
     """Why what holds against a gate's attack within one budget shows nothing about smaller ones; None if it does."""
     spec = attack_spec(gate)
     if isinstance(spec, TransferSpec):
-        return "of transfer only the ends of searches are judged: one that fails farther away says nothing of another;"
+        return (
+            "transfer is judged only where its searches end, and an end that fails farther away says nothing about "
+            "nearer ones;"
+        )
     if isinstance(spec, FGSMSpec):
-        return "fgsm looks at one point, epsilon away: where that one fails, nearer ones need not;"
+        return "fgsm looks only at one point, epsilon away, and where that fails a nearer one may not;"
     if isinstance(spec, NoiseSpec | SquareSpec):
-        return f"{spec.name} looks at points that are epsilon away: where those fail, nearer ones need not;"
+        return f"{spec.name} looks only at points that are epsilon away, and where those fail nearer ones may not;"
     steps = getattr(spec, "steps", LEAST_DESCENDING)
     if steps < LEAST_DESCENDING:
         return (
-            f"{attack_name(gate)} of {plural(steps, 'step')} looks at hardly any point that is nearer; give at "
+            f"{attack_name(gate)} of {plural(steps, 'step')} looks at hardly any nearer point; give at "
             f"least {LEAST_DESCENDING} steps, or"
         )
     return None
@@ -229,6 +232,6 @@ def _restarts(gate: dict[str, Any], at: KeyPath) -> Faults:
     if isinstance(spec, PGDSpec) and spec.restarts > 1 and not spec.random_start:
         yield (
             (*at, "attack", "restarts"),
-            f"found {spec.restarts}, and without random_start every restart is the same search; leave restarts or "
+            f"found {spec.restarts}, but without random_start every restart is the same search; leave restarts or "
             "random_start out",
         )

@@ -31,16 +31,16 @@ class PGDSpec(AttackEntry):
     source = "Madry, Makelov, Schmidt, Tsipras, Vladu 2018, arXiv 1706.06083, section 2.1"
 
     name: Literal["pgd"]
-    steps: StepsField = Field(40, description="gradient steps a restart")
+    steps: StepsField = Field(40, description="gradient steps per restart")
     step_size: QuantityField | None = Field(None, description="size of a step (default: 2.5 * epsilon / steps)")
-    restarts: RestartsField = Field(1, description="independent starts a sample")
+    restarts: RestartsField = Field(1, description="independent starts per sample")
     random_start: StrictBool = Field(True, description="start at a random point of the ball, not at the image")
     loss: LossField = Field("cross_entropy", description=LOSS)
     momentum: Annotated[Number, Field(ge=0, le=1)] = Field(
         0.0, description="share of the sum of earlier gradients that is kept; 1 is MI-FGSM (arXiv 1710.06081)"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="of the step's size over a restart; linear and cosine fall from twice the size to 0"
+        "constant", description="step size over a restart; linear and cosine fall from twice the size to 0"
     )
 
 
@@ -54,15 +54,15 @@ class APGDSpec(AttackEntry):
     name: Literal["apgd"]
     loss: LossField = Field("cross_entropy", description=LOSS)
     targets: Annotated[StrictInt, Field(ge=0, le=10_000)] = Field(
-        0, description="go for so many other labels or findings in turn, the likeliest first; 0: away from the true one"
+        0, description="how many other labels or findings to aim for, the likeliest first; 0: away from the true one"
     )
-    steps: StepsField = Field(100, description="gradient steps a restart")
-    restarts: RestartsField = Field(1, description="independent starts a sample, and a target")
+    steps: StepsField = Field(100, description="gradient steps per restart")
+    restarts: RestartsField = Field(1, description="independent starts per sample and target")
     momentum: Annotated[Number, Field(ge=0, le=1)] = Field(
         0.75, description="weight of the new step against the one before it (alpha in the paper)"
     )
     rho: Annotated[Number, Field(ge=0, le=1)] = Field(
-        0.75, description="share of steps that have to raise the loss, or the step is halved"
+        0.75, description="share of steps that have to raise the loss, or else the step is halved"
     )
 
 
@@ -75,27 +75,27 @@ class FMNSpec(AttackEntry):
 
     name: Literal["fmn"]
     targets: Annotated[StrictInt, Field(ge=0, le=10_000)] = Field(
-        9, description="go for so many other labels or findings in turn, the likeliest first; 0: away from the true one"
+        9, description="how many other labels or findings to aim for, the likeliest first; 0: away from the true one"
     )
     steps: StepsField = Field(100, description="gradient steps")
     step_size: QuantityField | None = Field(
-        None, description="L2 length of the first step (default: the full range; of more than 3x224x224 values, longer)"
+        None, description="L2 length of the first step (default: the full range; longer beyond 3x224x224 values)"
     )
-    gamma: ShareField = Field(0.05, description="by which share a sample's own epsilon changes at first")
+    gamma: ShareField = Field(0.05, description="share by which a sample's own epsilon changes at first")
     loss: LossField = Field("margin", description=LOSS)
 
 
 class EnsembleSpec(AttackEntry):
     """The worst case of four attacks, each run on what the ones before it left."""
 
-    summary = "APGD (cross-entropy), APGD (DLR, targeted), FMN and Square (L∞), each on what those before it left"
+    summary = "APGD (cross-entropy), APGD (DLR, targeted), FMN and Square (L∞), each on what the ones before left"
     needs = "gradients (white-box), epsilon"
     source = "Croce, Hein 2020, arXiv 2003.01690, section 5; the members cite their own"
 
     name: Literal["ensemble"]
     steps: StepsField = Field(100, description="gradient steps of each member that follows gradients")
     targets: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
-        9, description="how many other labels or findings the targeted member goes for, the likeliest first"
+        9, description="how many other labels or findings the targeted member aims for, the likeliest first"
     )
     queries: QueriesField = Field(1000, description="points that Square asks about")
     square_share: ShareField = Field(0.8, description="share of the image's area that its first square covers")

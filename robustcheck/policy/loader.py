@@ -45,7 +45,7 @@ class Gate:
     finding: str | None  # the one of several that its goal is about; None: any, or labels exclude one another
     queries: int | None
     oracle: Literal["float", "stored"]
-    descending: bool  # what survives a larger budget of its entry stands for this one
+    descending: bool  # what survives a larger budget of its entry counts as surviving this one
     entry: str  # the id of the policy's entry, which gates of a list share
     bounds: tuple[Bound, ...]
 
@@ -100,9 +100,8 @@ class Gate:
     def family(self) -> tuple[object, ...] | None:
         """Gates of one family may use each other's counterexamples: their adversaries want, know and may ask the same.
 
-        A counterexample that took more queries than a gate allows is none of its adversary's, so limits are equal; and
-        whoever has one surrogate does not know what another one shows. Noise, with which others are compared, shares
-        nothing.
+        A counterexample that took more queries than a gate allows is out of its adversary's reach, so limits are equal;
+        and one surrogate does not tell what another one shows. Noise, which others are compared with, shares nothing.
         """
         if self.attack is None or self.epsilon is None:
             return None

@@ -33,12 +33,12 @@ _LIMITS = {
     "less_than_equal": ("at most", "le"),
 }
 _OF_A_NUMBER = (
-    "of a number that is no probability the network takes the threshold off (docs/policy.md, 'Scores that are not the "
-    "labels')"
+    "for a number that is not a probability, have the network subtract the threshold (docs/policy.md, 'Scores that are "
+    "not the labels')"
 )
 _OTHER_TASKS = {
     **dict.fromkeys(("regression", "survival", "ordinal"), f"; {_OF_A_NUMBER}"),
-    **{task: f"; {task} is not judged" for task in ("segmentation", "detection")},
+    **{task: f"; {task} is not supported" for task in ("segmentation", "detection")},
 }
 
 
@@ -118,7 +118,7 @@ def _sentence(found: ErrorDetails, path: KeyPath, data: dict[str, Any]) -> str:
 
 
 def _limit(kind: str, context: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
-    """The whole range that is allowed, also where only one end of it was passed."""
+    """The whole range that is allowed, even if only one end of it was passed."""
     if kind == "finite_number":
         return "it has to be a finite number"
     if kind not in _LIMITS:
@@ -146,7 +146,7 @@ def _other_word(given: Any, expected: str, path: KeyPath) -> str:
         return f"found {shown(given)}; this version reads policies of format 1"
     meant = [split for split, words in SPLITS.items() if path == ("data", "split") and str(given).lower() in words]
     if meant:
-        return f"found {shown(given)}; allowed: {expected}; write {meant[0]}, also where folders or rows say {given}"
+        return f"found {shown(given)}; allowed: {expected}; write {meant[0]}, even if folders or rows say {given}"
     hint = next((hint for task, hint in _OTHER_TASKS.items() if path[-1:] == ("task",) and task in str(given)), "")
     return f"found {shown(given)}; allowed: {expected}{hint or did_you_mean(str(given), _words(expected))}"
 
@@ -165,7 +165,7 @@ def _unknown_attack(given: Any) -> str:
         return f"found {shown(name)}; give the name of an attack: {', '.join(ATTACKS)}"
     hint = did_you_mean(name, ATTACKS)
     if name.lower() in NO_ATTACK:
-        hint = "; a gate without an attack has no such key: leave attack and epsilon out"
+        hint = "; for a gate without an attack, leave attack and epsilon out"
     return f"unknown attack {shown(name)}; this version has {', '.join(ATTACKS)}{hint}"
 
 

@@ -1,4 +1,4 @@
-"""What no single field of a policy shows about a model: the candidate's section, or that of a surrogate."""
+"""Mistakes that no single field shows in a model's section of a policy: the candidate's, or a surrogate's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robustcheck.words import did_you_mean, plural, shown
 CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 _PRETRAINED = ("model*.safetensors", "pytorch_model*.bin")  # of several parts, if they are large
-_MOST_BESIDE = 2000  # files of a folder that are looked through for what was meant
+_MOST_BESIDE = 2000  # files of a folder that are searched for what was meant
 _PICKLES = (".pkl", ".pickle", ".joblib")  # of whole objects
 
 
@@ -43,11 +43,11 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
     if _is_pretrained(folder / path):
         yield (
             (*at, "path"),
-            f"found {shown(path)}, which is a folder of transformers' save_pretrained; save the state dict of the "
-            "network that from_pretrained makes of it, and name that (docs/policy.md, 'Networks of other packages')",
+            f"found {shown(path)}, which is a folder written by transformers' save_pretrained; save the state dict of "
+            "what from_pretrained makes from it, and name that (docs/policy.md, 'Networks of other packages')",
         )
     elif suffix not in FORMATS:
-        pickled = "; of a pickle save the state_dict() of the network in it (of fastai: learn.model.state_dict())"
+        pickled = "; for a pickle, save the state_dict() of the network in it (fastai: learn.model.state_dict())"
         yield (
             (*at, "path"),
             f"found {shown(path)}; a candidate is .onnx (which Keras and others export), .pt2 (torch.export), "
@@ -58,7 +58,7 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
         yield (*at, "path"), reason
     elif suffix in STATE_DICTS and (meant := whole_model(_names_in(folder / path))):
         kind, ending = meant
-        yield (*at, "path"), f"found {shown(path)}, which is {kind} and no state dict; name it {ending}"
+        yield (*at, "path"), f"found {shown(path)}, which is {kind}, not a state dict; rename it to end in {ending}"
         return
     whole = suffix != ".safetensors" and model.get("trust") == "pickle"
     yield from _architecture(model, at, suffix, built=built or whole or stands("architecture", model, spec))
@@ -67,7 +67,7 @@ def artefact(model: dict[str, Any], at: KeyPath, folder: Path, spec: type[BaseMo
 def _architecture(model: dict[str, Any], at: KeyPath, suffix: str, *, built: bool) -> Faults:
     """Whether the file and the network's source fit each other."""
     if suffix in STATE_DICTS and not built:
-        whole = f"; or, if it is a whole network of torch.save that you trust, {_named(at)}.trust: pickle"
+        whole = f"; or, if it is a whole network from torch.save that you trust, {_named(at)}.trust: pickle"
         yield (
             (*at, "path"),
             f"a state dict ({suffix}) needs {_named(at)}.architecture, the 'module:callable' that builds its network"
@@ -126,7 +126,7 @@ def scores(model: dict[str, Any], at: KeyPath, candidate: dict[str, Any]) -> Fau
 
 
 def preprocess(model: dict[str, Any], at: KeyPath) -> Faults:
-    """Whether a model's preprocessing fits itself."""
+    """Whether the steps of a model's preprocessing fit one another."""
     steps, at = section(model, "preprocess"), (*at, "preprocess")
     yield from _channels(steps, at)
     yield from _sizes(steps, at)
@@ -146,9 +146,9 @@ def _channels(steps: dict[str, Any], at: KeyPath) -> Faults:
         count = len(values) if isinstance(values, list) else 1
         if is_number(channels) and channels in (1, 3) and count in (2, 3) and count != channels:
             what = f"found {count} numbers for {plural(int(channels), 'channel')}"
-            yield (*at, key), f"{what}; give one, or one a channel"
+            yield (*at, key), f"{what}; give one, or one per channel"
     if channels == 1 and steps.get("order") == "BGR":
-        yield (*at, "order"), "found BGR, which is about three channels, and channels is 1"
+        yield (*at, "order"), "found BGR, which needs three channels, but channels is 1"
 
 
 def _sizes(steps: dict[str, Any], at: KeyPath) -> Faults:
@@ -156,18 +156,18 @@ def _sizes(steps: dict[str, Any], at: KeyPath) -> Faults:
     if not stands("resize", steps, PreprocessSpec):
         for key in ("interpolation", "antialias"):
             if key in steps:
-                yield (*at, key), "is about resize, which is not there; say resize, or leave it out"
+                yield (*at, key), "is about resize, which is missing; set resize, or leave it out"
     elif steps.get("interpolation") == "nearest" and steps.get("antialias") is True:
-        yield (*at, "antialias"), "found true, and nearest looks at one pixel each; leave it out"
+        yield (*at, "antialias"), "found true, but interpolation: nearest has no antialiasing; leave it out"
     sides = resize if isinstance(resize, list) and len(resize) == 2 else [resize]
     if not isinstance(crop, list) or len(crop) != 2:
         return
     if not all(is_number(side) and side > 0 for side in [*crop, *sides]):
         return
-    wanted = crop if len(sides) == 2 else [min(crop)]  # of one number the longer side is not known here
+    wanted = crop if len(sides) == 2 else [min(crop)]  # from one number, the longer side is not known here
     if any(want > side for want, side in zip(wanted, sides, strict=True)):
         size = f"[{sides[0]}, {sides[1]}]" if len(sides) == 2 else f"{sides[0]}, the shorter side"
-        yield (*at, "crop"), f"found [{crop[0]}, {crop[1]}], and resize is {size}; nothing is padded: crop less"
+        yield (*at, "crop"), f"found [{crop[0]}, {crop[1]}], but resize is {size}; nothing is padded: crop less"
 
 
 def not_there(name: str, folder: Path, endings: Collection[str], *, file: bool = False) -> str | None:
@@ -176,7 +176,7 @@ def not_there(name: str, folder: Path, endings: Collection[str], *, file: bool =
     what = "file" if file else "folder" if endings == {""} else "file or folder"
     try:
         if path.stat() and ((file and not path.is_file()) or (endings == {""} and not path.is_dir())):
-            return f"found {shown(name)}, which is {'a folder' if path.is_dir() else 'no folder'}"
+            return f"found {shown(name)}, which is {'a folder' if path.is_dir() else 'not a folder'}"
     except (FileNotFoundError, NotADirectoryError, ValueError):
         full = os.path.normpath(path)
         looked = f" (looked for {full})" if len(full) < 300 else ""
@@ -188,7 +188,7 @@ def not_there(name: str, folder: Path, endings: Collection[str], *, file: bool =
 
 def _hint(name: str, folder: Path, endings: Collection[str]) -> str:
     if name[0] in "~$":
-        return "; neither ~ nor $NAME is filled in"
+        return "; ~ and $NAME are not expanded"
     try:
         beside = [file.name for file in islice(folder.iterdir(), _MOST_BESIDE) if file.suffix.lower() in endings]
     except (OSError, ValueError):

@@ -36,7 +36,7 @@ FORMATS = STATE_DICTS | WHOLE_MODELS  # how a file's name ends, and what reports
 
 
 def whole_model(names: Collection[str]) -> tuple[str, str] | None:
-    """What a whole model is by the names in its archive, and how its file is to be named; None: none that is known."""
+    """What kind of whole model the names in an archive show, and the ending that its file needs; None if unknown."""
     if any(name.endswith("/constants.pkl") for name in names):
         return "TorchScript", ".ts"
     if any(name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names):
@@ -54,30 +54,30 @@ class PreprocessSpec(Section):
     channels: Annotated[Literal[1, 3], BeforeValidator(whole)] | None = Field(
         None, description="channels of the network's input; a grey image is repeated to 3 (default: as stored)"
     )
-    order: Literal["RGB", "BGR"] = Field("RGB", description="of the network's three channels; stored images are RGB")
+    order: Literal["RGB", "BGR"] = Field("RGB", description="order of the network's channels; stored images are RGB")
     resize: SideOrSizeField | None = Field(
-        None, description="[height, width], or one number: the shorter side, and the aspect is kept"
+        None, description="[height, width], or one number for the shorter side, which keeps the aspect ratio"
     )
     interpolation: Literal["bilinear", "bicubic", "nearest"] = Field("bilinear", description="of resize")
     antialias: StrictBool = Field(
-        True, description="of resize: where it shrinks, every pixel has a say; false: those next to a place alone"
+        True, description="of resize: when shrinking, use every pixel; false: only the pixels next to each point"
     )
-    crop: HeightWidthField | None = Field(None, description="[height, width] of the middle, after resize")
+    crop: HeightWidthField | None = Field(None, description="[height, width] of the centre that is kept, after resize")
     window: tuple[Number, Number] | None = Field(
         None,
-        description="what is dark and what is bright, in Hounsfield units or stored values; what lies outside is cut "
-        "off (default: all that can be stored)",
+        description="the darkest and the brightest value, in Hounsfield units or stored values; values outside are "
+        "clipped (default: all that can be stored)",
     )
     range: tuple[Number, Number] = Field(
         (0.0, 1.0), description="what the darkest and the brightest value are mapped to"
     )
-    mean: NumbersField = Field((0.0,), min_length=1, max_length=3, description="subtracted, a channel or one for all")
+    mean: NumbersField = Field((0.0,), min_length=1, max_length=3, description="subtracted, per channel or for all")
     std: PositiveNumbersField = Field(
-        (1.0,), min_length=1, max_length=3, description="divided by, a channel or one for all"
+        (1.0,), min_length=1, max_length=3, description="divided by, per channel or for all"
     )
 
     def beside(self, candidate: PreprocessSpec) -> PreprocessSpec:
-        """These steps as a surrogate's: what they leave out is as with the candidate."""
+        """These steps for a surrogate: what they leave out is as for the candidate."""
         written = {key: getattr(self, key) for key in self.model_fields_set}
         every = {key: getattr(candidate, key) for key in type(self).model_fields}
         return PreprocessSpec().model_copy(update=steps_beside(written, every))
@@ -87,9 +87,9 @@ _SIZE = ("resize", "interpolation", "antialias", "crop")
 
 
 def steps_beside(written: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written of a surrogate's preprocessing, with the candidate's steps where it says nothing.
+    """A surrogate's preprocessing as written, with the candidate's steps where it says nothing.
 
-    Its size is one step: what the candidate crops from its own would be out of place in another.
+    Resize and crop go together: the candidate's crop would be out of place in another size.
     """
     sized = "resize" in written or "crop" in written
     return {key: step for key, step in candidate.items() if not (sized and key in _SIZE)} | dict(written)
@@ -121,20 +121,20 @@ class ModelSpec(Section):
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
     weights: StrictStr | None = Field(
-        None, min_length=1, description="of a checkpoint that holds several state dicts: the key of the one to judge"
+        None, min_length=1, description="for a checkpoint that holds several state dicts: the key of the one to judge"
     )
     task: Literal["multiclass", "binary", "multilabel"] = Field(
-        description="multiclass (a score a label), binary (one logit, for the second label) or multilabel (a score a "
-        "label, and any of them may be present)"
+        description="multiclass (one score per label), binary (one logit, for the second label) or multilabel (one "
+        "score per label, any of which may be present)"
     )
     output: Literal["auto", "logits", "probabilities"] = Field(
-        "auto", description="what the scores are; auto tells it from the samples"
+        "auto", description="what the scores are; auto infers it from the samples"
     )
     labels: tuple[Label, ...] = Field(
         min_length=1, max_length=10_000, description="names of the labels, in the order of the scores"
     )
     scores: PlacesField | None = Field(
-        None, description="which of the network's scores are the labels', by their places from 0 (default: all)"
+        None, description="which of the network's scores belong to the labels, as places from 0 (default: all)"
     )
     positive: Annotated[Label | None, BeforeValidator(one_label)] = Field(
         None, description="which label is disease: sensitivity and specificity are about it"
@@ -142,7 +142,7 @@ class ModelSpec(Section):
     operating_point: OpenSharesField | None = Field(
         None,
         description="decision threshold on the positive label's probability (default: the highest score); multilabel: "
-        "on each label's, one number or a list with one a label (default: 0.5)",
+        "on each label's, one number or a list with one per label (default: 0.5)",
     )
     preprocess: PreprocessSpec = Field(
         default_factory=lambda: PreprocessSpec(), description="how stored pixels become the network's input"
@@ -152,10 +152,10 @@ class ModelSpec(Section):
     )
     precision: Literal["auto", "full"] = Field(
         "auto",
-        description="auto: searches may ask a faster form of the network, and oracles ask it with layers fused and "
-        "images channels last in memory; full: both ask it in float32, as it is; verdicts always do",
+        description="auto: searches may use a faster form of the network, and oracles use it with layers fused and "
+        "images channels last in memory; full: both use it in float32, as it is; verdicts always do",
     )
-    batch_size: BatchSizeField = Field("auto", description="images through the network at once; changes no verdict")
+    batch_size: BatchSizeField = Field("auto", description="images in one pass of the network; changes no verdict")
     output_name: OutputField | None = Field(
         None, description="which of several outputs has the scores: its name, or its place in a tuple, from 0"
     )

@@ -1,4 +1,4 @@
-"""What no single field of a policy shows about patches, stickers, and how images are seen."""
+"""Mistakes about patches, stickers and how images are seen that no single field of a policy shows."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def _budget(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
         bounds = "size bounds it" if name == "patch" else "attack.stickers bounds it"
         for key in _OF_A_BALL:
             if key in gate:
-                yield (*at, key), f"is about a ball of small changes, and {name} is none: {bounds}; leave {key} out"
+                yield (*at, key), f"is about a ball of small changes, which {name} lacks: {bounds}; leave it out"
     if name == "patch" and not stands("size", gate, GateSpec):
         yield (*at, "attack"), "patch needs size beside it, such as 10% of the image's area, or '32 px'"
     if name != "patch" and "size" in gate:
-        yield (*at, "size"), f"is how large a patch is, and {name} has none; leave it out"
+        yield (*at, "size"), f"is the size of a patch, but {name} has none; leave it out"
     if name == "rp2" and not stands("conditions", gate, GateSpec):
         yield (
             (*at, "attack"),
@@ -77,17 +77,17 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
     where = (*at, "conditions")
     if name in ASK_AN_ORACLE:
         others = listed(other for other in ATTACKS if other not in ASK_AN_ORACLE)
-        yield where, f"are averaged over by attacks that follow gradients, and {name} asks; there are {others}"
+        yield where, f"are for attacks that follow gradients, but {name} asks the candidate; use {others}"
     if not isinstance(conditions, dict):
         return
     if name == "patch" and "draws" in conditions:
         yield (
             (*where, "draws"),
-            "is looks at an image a step, and a patch is seen once at each of its places; leave it out, and set "
-            "attack.draws, the places a step",
+            "counts looks at an image per step, but a patch is seen once at each of its places; leave it out, and set "
+            "attack.draws, the places per step",
         )
     if not any(stands(key, conditions, ConditionsSpec) for key in CONDITIONS):
-        yield where, f"names none; give at least one of {', '.join(CONDITIONS)}"
+        yield where, f"has no condition; give at least one of {', '.join(CONDITIONS)}"
     try:
         spec = ConditionsSpec.model_validate(conditions)
     except ValueError:
@@ -97,7 +97,7 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
         ("brightness", spec.brightness, ((1.0, 1.0), (-1.0, -1.0))),
     ):
         if ends is not None and ends in nothing:
-            yield (*where, key), f"found {ends[0]:g} to {ends[1]:g}, which leaves nothing of any image to be seen"
+            yield (*where, key), f"found {ends[0]:g} to {ends[1]:g}, which leaves nothing of any image visible"
     if spec.translation is not None and _out_of_view(spec):
         yield (
             (*where, "translation"),
@@ -112,7 +112,7 @@ def _grid(gate: dict[str, Any], at: KeyPath) -> Faults:
     if not isinstance(conditions, dict) or not isinstance(spec, RP2Spec):
         return
     if "judged_on" in conditions:
-        yield (*at, "conditions", "judged_on"), "is about fresh looks, and rp2 is judged on its grid; leave it out"
+        yield (*at, "conditions", "judged_on"), "is about fresh looks, but rp2 is judged on its grid; leave it out"
     try:
         seen = ConditionsSpec.model_validate(conditions)
     except ValueError:
@@ -121,14 +121,14 @@ def _grid(gate: dict[str, Any], at: KeyPath) -> Faults:
         ("distances", [1 / distance for distance in spec.distances], seen.scale or (1.0, 1.0), "scale"),
         ("angles", list(spec.angles), seen.perspective or (0.0, 0.0), "perspective"),
     ):
-        low, high = _magnitudes(ends)  # tilts are drawn to all sides: stickers are painted for -20 where for 20
+        low, high = _magnitudes(ends)  # tilts are drawn to all sides: painted for 20 means for -20, too
         outside = [value for value in values if not low - 1e-6 <= abs(value) <= high + 1e-6]
         if outside:
             written = getattr(spec, key)[values.index(outside[0])]
             yield (
                 (*at, "attack", key),
-                f"found {written:g}, a {what} of {outside[0]:g}, and conditions.{what} goes from {ends[0]:g} to "
-                f"{ends[1]:g}: stickers would be judged where they are not painted for; widen conditions.{what}, or "
+                f"found {written:g}, a {what} of {outside[0]:g}, but conditions.{what} goes from {ends[0]:g} to "
+                f"{ends[1]:g}: stickers would be judged on looks they are not painted for; widen conditions.{what}, or "
                 f"give other {key}",
             )
 
@@ -155,7 +155,7 @@ def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict
     if "target" in attack:
         yield from one_of_labels(attack["target"], (*at, "target"), model)
         if "goal" in gate:
-            yield (*at[:-1], "goal"), "is given twice: attack.target says that the goal is targeted; leave goal out"
+            yield (*at[:-1], "goal"), "is given twice: attack.target already makes the goal targeted; leave goal out"
         elif model.get("task") == "multilabel":
             yield (*at, "target"), "is not for multilabel tasks; goal: missed_finding and goal: false_alarm are"
     yield from _file(attack, "patch", at, folder, {".png", ".npy"})
@@ -167,11 +167,11 @@ def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict
     if spec.patch is not None and untrained:
         yield (
             (*at, untrained[0]),
-            "is about training a patch, and this gate is given one; leave one of them out",
+            "is about training a patch, but this gate is given one; leave one of the two out",
         )
     for key in ("train_on", "images", "restarts"):
         if not spec.universal and key in attack:
-            yield (*at, key), "is for one patch of all images; with universal: false each is trained on its own image"
+            yield (*at, key), "is for one patch for all images; with universal: false each is trained on its own image"
     if spec.universal and spec.patch is None and spec.train_on == "train" and samples.get("split") == "train":
         yield (
             at,
@@ -181,7 +181,7 @@ def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict
     if spec.worst_of > 1 and spec.location != "random" and not (spec.rotation or spec.scale):
         yield (
             (*at, "worst_of"),
-            f"found {spec.worst_of}, and every place is the same: location, rotation and scale are fixed",
+            f"found {spec.worst_of}, but every place is the same: location, rotation and scale are fixed",
         )
 
 

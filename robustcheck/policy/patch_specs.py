@@ -59,8 +59,8 @@ def _train_on(value: Any) -> Any:
     share = isinstance(value, float) and 0 < value < 1
     if value != "train" and not share:
         raise ValueError(
-            f"found {shown(value)}; give train (the data's train split), or the share of the samples that the patch is "
-            "trained on and the gate then not judged on, such as 0.5"
+            f"found {shown(value)}; give train (the data's train split), or the share of the samples to train the "
+            "patch on, which are then not judged, such as 0.5"
         )
     return value
 
@@ -91,29 +91,29 @@ class PatchSpec(SurrogatesEntry):
     budget = "size"
 
     name: Literal["patch"]
-    target: Label | None = Field(None, description="the label that it is to be read as (default: any wrong one)")
+    target: Label | None = Field(None, description="the label that the candidate should give (default: any wrong one)")
     universal: StrictBool = Field(True, description="one patch for all images; false: one for each")
     shape: Literal["circle", "square"] = Field("circle", description="its outline")
     location: LocationField = Field("random", description=_CENTRE)
     worst_of: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
-        1, description="places that it is tried at, each drawn anew; one that turns the image is enough"
+        1, description="places where it is tried, each drawn anew; one that turns the image is enough"
     )
-    rotation: Annotated[Number, Field(ge=0, le=180)] = Field(22.5, description="degrees each way that it may be turned")
-    scale: Annotated[Number, Field(ge=0, lt=1)] = Field(0.1, description="share each way that its side may differ")
+    rotation: Annotated[Number, Field(ge=0, le=180)] = Field(22.5, description="degrees that it may be turned each way")
+    scale: Annotated[Number, Field(ge=0, lt=1)] = Field(0.1, description="share by which its side may differ each way")
     keep_out: AreaField | None = Field(
         None, description="where it may not lie: boxes for all images, a .csv of boxes, or a folder of masks"
     )
-    patch: StrictStr | None = Field(None, min_length=1, description="a .png or .npy that is judged, not trained")
+    patch: StrictStr | None = Field(None, min_length=1, description="a .png or .npy to judge, instead of training one")
     train_on: TrainOnField = Field(
-        "train", description="what it is trained on: the train split, or a share of the samples, which are not judged"
+        "train", description="what it is trained on: the train split, or a share of the samples, then not judged"
     )
     images: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
-        1000, description="of which so many are used, drawn at random, if there are more"
+        1000, description="at most how many of those images are used, drawn at random"
     )
     steps: StepsField | None = Field(None, description="training steps (default: 500, or 100 if not universal)")
     draws: Annotated[StrictInt, Field(ge=1, le=65536)] | None = Field(
         None,
-        description="places a step, each on an image (default: 64); if not universal, of each image (default: 16)",
+        description="places per step, each on an image (default: 64); if not universal, per image (default: 16)",
     )
     step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of what is visible; falls to 0")
     restarts: RestartsField = Field(1, description="patches that are trained, of which the best one is judged")
@@ -134,7 +134,7 @@ class RP2Spec(AttackEntry):
     stickers: AreaField = Field(description="where they are: boxes, or a .png mask whose white part they cover")
     steps: StepsField = Field(200, description="gradient steps")
     step_size: ShareField = Field(0.05, description="of the optimiser (Adam), a share of what is visible; falls to 0")
-    size_weight: Annotated[Number, Field(ge=0)] = Field(0.4, description="of the mean absolute change (λ)")
+    size_weight: Annotated[Number, Field(ge=0)] = Field(0.4, description="weight of the mean absolute change (λ)")
     smoothness: Annotated[Number, Field(ge=0)] = Field(
         0.28, description="weight of the stickers' total variation, by the root of their pixels"
     )
@@ -146,20 +146,20 @@ class RP2Spec(AttackEntry):
         WithJsonSchema(one_or_many(_SHARE)),
     ] = Field(
         (0.1, 0.3, 0.5, 0.7, 0.9),
-        description="what the printer's inks reach, in each channel, as shares of what is visible",
+        description="levels that the printer's inks reach in each channel, as shares of the visible range",
     )
     distances: Annotated[
         tuple[Annotated[Number, Field(gt=0, le=20)], ...],
         BeforeValidator(as_list),
         Field(min_length=1, max_length=16),
         WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0, "maximum": 20})),
-    ] = Field((1.0, 1.5, 2.0), description="of the grid that it is judged on; at 1 the image fills the view")
+    ] = Field((1.0, 1.5, 2.0), description="distances of the grid that it is judged on; at 1 the image fills the view")
     angles: Annotated[
         tuple[Annotated[Number, Field(ge=-80, le=80)], ...],
         BeforeValidator(as_list),
         Field(min_length=1, max_length=16),
         WithJsonSchema(one_or_many({"type": "number", "minimum": -80, "maximum": 80})),
-    ] = Field((-30.0, -15.0, 0.0, 15.0, 30.0), description="of the grid, degrees off the normal, to the side")
+    ] = Field((-30.0, -15.0, 0.0, 15.0, 30.0), description="angles of that grid, degrees off the normal, to the side")
 
     @property
     def cells(self) -> int:

@@ -24,10 +24,10 @@ PATTERN = r"^\s*\d*\.?\d+([eE][-+]?\d+)?(\s*/\s*\d+|\s*levels?)?\s*$"
 BUDGET_PATTERN = PATTERN.replace("levels?", "levels?|\\s*[hH][uU]")
 
 _HAIR = Fraction(1, 50)  # of a level
-_MOST_MISSED = 255  # levels, of more than which one more or less is nothing
+_MOST_MISSED = 255  # levels; beyond that, one more or less does not matter
 _DEEPEST = 16  # bits
 _MOST_LEVELS = 2**_DEEPEST - 1
-SAY_HOUNSFIELD = "say data.hounsfield, what level 0 is in Hounsfield units, if it does"
+SAY_HOUNSFIELD = "if it does, set data.hounsfield to what level 0 is in Hounsfield units"
 FORMS = "a share of the full range such as 2/255 or 0.01, or grey levels such as '3 levels'"
 
 
@@ -42,7 +42,7 @@ class Quantity:
     text: str  # as the policy says it
     share: Fraction | None = None
     levels: Fraction | None = None
-    hounsfield: bool = False  # it is of CT alone, whose levels are Hounsfield units
+    hounsfield: bool = False  # only for CT, whose levels are Hounsfield units
 
     def in_levels(self, bits: int) -> Fraction:
         """Stored grey levels (not yet whole) that this is at a depth of `bits`."""
@@ -52,16 +52,16 @@ class Quantity:
         return self.share * Fraction(2**bits - 1)
 
     def levels_in_words(self, bits: int) -> str:
-        """`7.99999`: these levels with as many digits, from three, as show that they are fewer than the next number."""
+        """`7.99999`: these levels, with enough digits, from three, to show that they are fewer than the next number."""
         levels = self.in_levels(bits)
         written = (f"{float(levels):.{digits}g}" for digits in range(3, 18))
         least = ceil(levels)
         return next((text for text in written if levels == least or float(text) < least), f"just less than {least}")
 
     def a_hair_less(self, bits: int) -> str | None:
-        """What to say of a decimal that a fraction such as 8/255 was cut or rounded to, if it is a hair less than that.
+        """What to say about a decimal that was cut or rounded from a fraction such as 8/255, if it is a hair less.
 
-        As what is stored are whole levels, it would be one less than was meant.
+        Since only whole levels are stored, it would allow one level less than was meant.
         """
         levels, most = self.in_levels(bits), 2**bits - 1
         short = ceil(levels) - levels

@@ -1,4 +1,4 @@
-"""What no single field of a policy shows about gates whose adversary may only ask."""
+"""Mistakes of gates whose adversary may only ask that no single field of a policy shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustcheck.policy.tree import KeyPath
 
 
 def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
-    """Attacks that ask have a limit, and only they; and an answer has no more labels than the head."""
+    """Attacks that ask, and only they, have a limit; and an answer has no more labels than the head."""
     name = attack_name(gate)
     if name is None:
         return
@@ -34,7 +34,7 @@ def find(gate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faults:
     if isinstance(spec, PartialInformationSpec):
         yield from _best_few(spec, at, model)
     if isinstance(spec, LabelOnlySpec) and spec.radius is not None and spec.copies == 1:
-        yield (*at, "attack", "radius"), "is of the noise between copies, and one copy has none; give copies above 1"
+        yield (*at, "attack", "radius"), "is about the noise between copies, and one copy has none; set copies above 1"
 
 
 def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
@@ -42,13 +42,13 @@ def _asks_nothing(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
     if "queries" in gate and name == "ensemble":
         yield (
             (*at, "queries"),
-            "limits what a whole attack may ask, and of the ensemble's members square alone asks: write "
+            "limits what a whole attack may ask, but only the ensemble's member square asks: write "
             "attack: {name: ensemble, queries: …}",
         )
     elif "queries" in gate:
-        yield (*at, "queries"), f"limits what may be asked of an oracle, and {name} {why}; leave it out"
+        yield (*at, "queries"), f"limits what may be asked of an oracle, but {name} {why}; leave it out"
     if "oracle" in gate:
-        yield (*at, "oracle"), f"is what an oracle is asked about, and {name} {why}; leave it out"
+        yield (*at, "oracle"), f"is what an oracle is asked about, but {name} {why}; leave it out"
 
 
 def _best_few(spec: PartialInformationSpec, at: KeyPath, model: dict[str, Any]) -> Faults:
@@ -61,6 +61,6 @@ def _best_few(spec: PartialInformationSpec, at: KeyPath, model: dict[str, Any]) 
     if model.get("task") == "multilabel":
         yield (
             (*at, "attack"),
-            "partial_information sees the best few of labels that compete, and those of a multilabel task do not; "
-            "label_only and hopskipjump ask for what is found, nes and square for scores",
+            "partial_information sees the best few of labels that compete, but those of a multilabel task do not; "
+            "use label_only or hopskipjump, which ask for findings, or nes or square, which ask for scores",
         )

@@ -13,17 +13,17 @@ SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
 MomentumField = Annotated[Number, Field(ge=0, lt=1)]
 BlurField = Annotated[Number, Field(ge=0, le=0.25)]
 _BLUR = (
-    "of half of what an estimate's directions are made of: the standard deviation of a Gaussian, as a share of the "
+    "blur of half of what makes up an estimate's directions: a Gaussian's standard deviation, as a share of the "
     "image's shorter side; 0 leaves all pixels independent, as in the paper"
 )
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
-_FAILED_TRIES = 6  # of a smaller ball, at most, before the first estimate: what it loses is halved down to 2 %
+_FAILED_TRIES = 6  # at most, of a smaller ball before the first estimate: each shrinks it by half as much, down to 2 %
 
 
 class _Estimating(AttackEntry):
     """Attacks that estimate gradients from pairs of images."""
 
-    samples: SamplesField = Field(50, description="an even number: scores of an estimate, at pairs x + σu, x - σu")
+    samples: SamplesField = Field(50, description="scores per estimate, at pairs x + σu, x - σu: an even number")
     momentum: MomentumField = Field(0.9, description="share of the earlier estimates that is kept")
     blur: BlurField = Field(0.025, description=_BLUR)
 
@@ -47,7 +47,7 @@ class _Shrinking(_Estimating):
 
     @property
     def queries_a_step(self) -> int:
-        """An estimate, and one try along it: others along the same one go by no other answers."""
+        """An estimate, and one try along it: further tries along it use no other answers."""
         return 1 + self.queries_an_estimate
 
 
@@ -56,15 +56,15 @@ class NESSpec(_Estimating):
 
     summary = "natural evolution strategies: PGD whose gradient is estimated from scores at pairs of noisy images"
     needs = "scores, epsilon, queries"
-    source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, algorithm 1; the authors' code for what it leaves"
+    source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, algorithm 1; the authors' code for what it omits"
     knowledge = "scores"
 
     name: Literal["nes"]
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
     step_size: QuantityField | None = Field(None, description="size of the first step (default: epsilon / 4)")
-    least_step: ShareField = Field(0.01, description="share of the first step below which it falls no more")
+    least_step: ShareField = Field(0.01, description="smallest step, as a share of the first")
     plateau: Annotated[StrictInt, Field(ge=2, le=1000)] = Field(
-        5, description="steps over which the loss has to rise, or the step is halved"
+        5, description="steps over which the loss has to rise, or else the step is halved"
     )
     loss: LossField = Field("margin", description=LOSS)
 
@@ -82,7 +82,7 @@ class NESSpec(_Estimating):
 class SquareSpec(AttackEntry):
     """Random search that asks for scores only."""
 
-    summary = "square attack: random squares of ±ε, kept where they raise the loss; asks for scores, not gradients"
+    summary = "square attack: random squares of ±ε, kept if they raise the loss; asks for scores, not gradients"
     needs = "scores, epsilon (L∞), queries"
     source = "Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049, algorithms 1 and 2"
     knowledge = "scores"
@@ -107,7 +107,7 @@ class SquareSpec(AttackEntry):
 class PartialInformationSpec(_Shrinking):
     """From an image of the wanted label to the sample, seeing the scores of the best few labels."""
 
-    summary = "starts at an image of the wanted label and nears the sample while that stays among the k best labels"
+    summary = "from an image of the wanted label towards the sample, while that label stays among the k best"
     needs = "scores of the k best labels, epsilon, queries; other images of the wanted label among the samples"
     source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, algorithm 2"
     knowledge = "top-k"
@@ -120,16 +120,16 @@ class PartialInformationSpec(_Shrinking):
 class LabelOnlySpec(_Shrinking):
     """As partial_information, seeing labels only."""
 
-    summary = "the same, seeing labels only: a score is the share of noisy copies that are read as wanted"
+    summary = "as partial_information, but from labels alone: a score is the share of noisy copies read as wanted"
     needs = "labels, epsilon, queries; other images of the wanted label among the samples"
     source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, section 2.4"
     knowledge = "label"
 
     name: Literal["label_only"]
     copies: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
-        1, description="noisy copies that a score is made of (the paper has 50; more directions are worth more)"
+        1, description="noisy copies per score (in the paper 50; more directions are worth more)"
     )
-    radius: QuantityField | None = Field(None, description="of the copies' noise (default: epsilon / 4)")
+    radius: QuantityField | None = Field(None, description="radius of the copies' noise (default: epsilon / 4)")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default epsilon / 4")
 
     @property
@@ -142,7 +142,7 @@ class HopSkipJumpSpec(AttackEntry):
     """From an image of the wanted label along the border to the sample, seeing labels only."""
 
     summary = "walks along the decision border from an image of the wanted label towards the sample; asks for labels"
-    needs = "labels, epsilon, queries; other images of the wanted label among the samples, or noise that is read so"
+    needs = "labels, epsilon, queries; other images of the wanted label among the samples, or noise read as that label"
     source = "Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithm 2"
     knowledge = "label"
 
@@ -166,14 +166,14 @@ class HopSkipJumpSpec(AttackEntry):
 
     @property
     def queries_a_step(self) -> int:
-        """An iteration: the first, without the start; of later ones the estimates grow."""
+        """The first iteration, without the start; in later ones the estimates grow."""
         return self.least_queries - 1
 
 
 class RaySSpec(AttackEntry):
     """Search for the direction of ±1 along which the border is nearest, seeing labels only."""
 
-    summary = "ray search: turns the signs of ever smaller blocks where that brings the border nearer; asks for labels"
+    summary = "ray search: flips the signs of ever smaller blocks if that brings the border nearer; asks for labels"
     needs = "labels, epsilon (L∞), queries"
     source = "Chen, Gu 2020, arXiv 2006.12792, algorithm 3"
     knowledge = "label"

@@ -1,4 +1,4 @@
-"""What no single field of a policy shows about what its gates require of metrics."""
+"""Mistakes in what gates require of metrics that no single field of a policy shows."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], *, has_positiv
         if plain in NEEDS_PREVALENCE and "prevalence" not in section(data, "data"):
             yield where, "needs data.prevalence: how common the finding is where the candidate will be used"
         if plain in NEEDS_ATTACK and not stands("attack", gate, GateSpec):
-            yield where, "needs an attack, and this gate names none"
+            yield where, "needs an attack, but this gate has none"
         elif metric in NEEDS_CONTROLS and not _has_controls(gate):
-            yield where, "needs controls, which a gate with a patch or with conditions has"
+            yield where, "needs controls, which only gates with a patch or with conditions have"
         yield from _bounds(metric, values, where)
         yield from _one_each(values, "size" if attack_name(gate) == "patch" else "epsilon", gate, where)
 
@@ -65,22 +65,22 @@ def _never_failed(require: dict[str, Any], gate: dict[str, Any]) -> str | None:
         return f"is empty: the gate could never fail; name at least one of {', '.join(METRICS)}"
     if set(require) == {"control_success"} and _has_controls(gate):
         return (
-            "no attack can fail it: control_success is about what is turned without one; require something of the "
+            "no attack can fail it: control_success is about images turned without one; require something of the "
             "attack as well, such as accuracy or attack_success"
         )
     return None
 
 
 def _has_controls(gate: dict[str, Any]) -> bool:
-    """Whether there is something that turns samples of an attacked gate without its attack."""
+    """Whether something turns samples of an attacked gate even without its attack."""
     seen = stands("conditions", gate, GateSpec)
     return stands("attack", gate, GateSpec) and (attack_name(gate) == "patch" or seen)
 
 
 def _spared(gate: dict[str, Any], model: dict[str, Any]) -> str | None:
-    """The metric that a gate's adversary leaves as it was, of labels that exclude one another; None if there is none.
+    """The metric that a gate's adversary leaves unchanged if labels exclude one another; None if there is none.
 
-    Whoever wants a label to be read attacks what has another one: the positives of the rest, or the negatives.
+    An adversary that wants one label attacks samples of another: the positives of the rest, or the negatives.
     """
     attack, positive = gate.get("attack"), model.get("positive")
     target = attack["target"] if isinstance(attack, dict) and "target" in attack else gate.get("target")
@@ -110,17 +110,17 @@ def _not_measured(metric: str, gate: dict[str, Any], data: dict[str, Any]) -> st
         return f"unknown metric; there are {', '.join(METRICS)}, and {SLICED}{did_you_mean(metric, known)}"
     if plain == "auroc" and gate.get("ladder") == "descending":
         return (
-            "what holds at a larger epsilon is not searched at a smaller one, where its probability is not known then; "
+            "what holds at a larger epsilon is not searched at a smaller one, so its probability there is not known; "
             "leave ladder out, or require something else"
         )
     if plain in _OF_NEGATIVES and _any_label_will_do(gate, section(data, "model")):
         return (
-            "is hardly attacked here, as far as it is about negatives: with three labels or more an untargeted search "
-            "ends where one is read as another negative; require it in a gate with goal: false_alarm"
+            "is about negatives, which are hardly attacked here: with three labels or more, an untargeted search ends "
+            "once one is read as another negative; require it in a gate with goal: false_alarm"
         )
     seen_once = attack_name(gate) not in NO_EPSILON and not stands("conditions", gate, GateSpec)
     if plain == "auroc" and about not in ("", WORST_SUBGROUP) and not seen_once:
-        return "the ROC area of a finding is measured where images are looked at once and as they are"
+        return "the ROC area of a finding is measured only where images are looked at once and as they are"
     return None
 
 
@@ -135,7 +135,7 @@ def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
     labels = _findings(data)
     if about == WORST_SUBGROUP:
         if "subgroups" not in section(data, "data"):
-            return "needs data.subgroups: the columns that say which samples make a subgroup"
+            return "needs data.subgroups: the columns that say which samples form a subgroup"
         known: tuple[str, ...] = OF_SUBGROUPS
     elif about == WORST_FINDING and not labels:
         return "is for task: multilabel, where an image may have several findings"
@@ -146,13 +146,13 @@ def _wrong_part(about: str, plain: str, data: dict[str, Any]) -> str | None:
         first, dot, second = about.partition(".")
         if dot and first in there:
             each = f"{first}.{plain}" + (f" or {second}.{plain}" if second in there else "")
-            return f"found {shown(about)} before the last dot, and parts do not combine; give {each}"
+            return f"found {shown(about)} before the last dot, but parts cannot be combined; give {each}"
         swapped = f"; did you mean '{plain}.{about}'?" if about in METRICS and plain in there else ""
         hint = swapped or did_you_mean(about, there)
         return f"found {shown(about)} before the dot; {listed(there)} can stand there{hint}"
     if plain in known:
         return None
-    return f"of {about} there are {', '.join(known)}{did_you_mean(plain, known)}"
+    return f"{about} goes with {', '.join(known)}{did_you_mean(plain, known)}"
 
 
 def _bounds(metric: str, values: Any, where: KeyPath) -> Faults:
@@ -169,11 +169,11 @@ def _one_each(values: Any, key: str, gate: dict[str, Any], where: KeyPath) -> Fa
     budgets = gate.get(key)
     if not isinstance(values, list) or budgets == []:
         return
-    one = "an epsilon" if key == "epsilon" else "a size"
+    one = f"per {key}"
     if not values:
         yield where, f"is empty; give one bound, or one {one}"
     elif not isinstance(budgets, list) and len(values) != 1:
-        yield where, f"found {len(values)} bounds, and this gate has no list of {key}s; give one bound"
+        yield where, f"found {len(values)} bounds, but this gate has no list of {key}s; give one bound"
     elif isinstance(budgets, list) and len(values) != len(budgets):
         bounds = "a list of 1 bound" if len(values) == 1 else plural(len(values), "bound")
         yield where, f"found {bounds} for {plural(len(budgets), key)}; give one bound, or one {one}"

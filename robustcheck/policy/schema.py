@@ -38,7 +38,7 @@ class DataSpec(Section):
 
     source: StrictStr = Field(
         min_length=1,
-        description=".npz | a folder a class, or .csv (path,label), of PNG, JPEG, TIFF or DICOM | medmnist:NAME | "
+        description=".npz | a folder of classes, or .csv (path,label), of PNG, JPEG, TIFF or DICOM | medmnist:NAME | "
         "phantom:nodule | module:callable",
     )
     root: StrictStr | None = Field(
@@ -55,7 +55,7 @@ class DataSpec(Section):
     )
     hounsfield: Annotated[StrictInt, Field(ge=-65536, le=65535)] | None = Field(
         None,
-        description="CT: what level 0, the darkest, is in Hounsfield units, of which each level is one (default: as "
+        description="CT: level 0, the darkest, in Hounsfield units; each level is one such unit (default: as "
         "DICOM files say)",
     )
     samples: Annotated[StrictInt, Field(ge=1, le=10_000_000)] | None = Field(
@@ -63,15 +63,15 @@ class DataSpec(Section):
     )
     group: ColumnField | None = Field(
         None,
-        description="column that says which images belong together, such as patient_id: intervals are by group then",
+        description="column that says which images belong together, such as patient_id; intervals are then by group",
     )
     subgroups: ColumnsField = Field(
-        (), description="columns that the samples are told apart by, such as [sex, scanner]; each has at most 50 values"
+        (), description="columns that divide the samples, such as [sex, scanner]; each has at most 50 values"
     )
     prevalence: OpenSharesField | None = Field(
         None,
-        description="share of positives where the candidate will be used, which PPV and NPV are about; multilabel: of "
-        "each label, one number or a list with one a label",
+        description="share of positives where the candidate will be used, which PPV and NPV depend on; multilabel: of "
+        "each label, one number or a list with one per label",
     )
 
 
@@ -102,12 +102,12 @@ ABOUT_DISEASE = ("missed_finding", "false_alarm")  # goals for which one label, 
 
 
 class GateSpec(Section):
-    """A threat model, an attack, and a requirement on metrics. A list makes one gate an entry."""
+    """A threat model, an attack, and a requirement on metrics. A list makes one gate per entry."""
 
     id: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Field(
         description="the gate's name, of up to 64 letters, digits, '_', '.' and '-', the first neither '.' nor '-'"
     )
-    attack: AttackField | None = Field(None, description="left out: the unattacked metrics")
+    attack: AttackField | None = Field(None, description="the attack; leave it out to measure without one")
     epsilon: BudgetsField | None = Field(
         None, description="the adversary's budget, such as 2/255, 0.01 or '3 levels', or a list of them"
     )
@@ -117,12 +117,12 @@ class GateSpec(Section):
     conditions: ConditionsSpec | None = Field(
         None, description="how images are seen: what is found has to hold on most looks, each drawn from these ranges"
     )
-    norm: Literal["linf", "l2"] = Field("linf", description="what the budget bounds: every pixel, or their L2 length")
+    norm: Literal["linf", "l2"] = Field("linf", description="what the budget bounds: each pixel, or the L2 length")
     goal: Literal["untargeted", "targeted", "missed_finding", "false_alarm"] = Field(
         "untargeted",
         description="what the adversary wants: any wrong label, the target, disease read as none, or the reverse",
     )
-    target: Label | None = Field(None, description="the label that a targeted adversary wants to be read")
+    target: Label | None = Field(None, description="the label that a targeted adversary wants the candidate to give")
     finding: Label | None = Field(
         None,
         description="multilabel: the finding that missed_finding or false_alarm is about, and with it sensitivity, "
@@ -130,14 +130,14 @@ class GateSpec(Section):
     )
     queries: QueriesField | None = Field(None, description="how often a sample may be asked about, a hard limit")
     oracle: Literal["float", "stored"] = Field(
-        "float", description="what is asked about: images of floats, or each rounded to the stored depth, as a file is"
+        "float", description="what is asked about: float images, or images rounded to the stored depth, as files are"
     )
     ladder: Literal["ascending", "descending"] = Field(
         "ascending",
-        description="order of a list of epsilons; descending: what survives a larger one stands for the smaller ones",
+        description="order of a list of epsilons; descending: what survives a larger one counts for the smaller ones",
     )
     require: Annotated[dict[str, BoundList], WithJsonSchema(_REQUIRE_SCHEMA)] = Field(
-        description="the bound of each metric, such as {accuracy: 0.7}, or a list with one bound an epsilon or size"
+        description="the bound of each metric, such as {accuracy: 0.7}, or a list with one bound per epsilon or size"
     )
 
     def bounds(self, index: int) -> tuple[Bound, ...]:
@@ -153,14 +153,14 @@ class DecisionSpec(Section):
     rule: Literal["estimate", "confident"] = Field(
         "estimate",
         description="estimate: the point estimate is compared with the bound; confident: the whole interval is, and "
-        "where the bound lies inside of it the gate is inconclusive",
+        "if the bound lies inside it the gate is inconclusive",
     )
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(0.95, description="of the two-sided intervals")
-    interval: Literal["clopper-pearson", "wilson"] = Field("clopper-pearson", description="which one, of rates")
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = Field(0.95, description="level of the two-sided intervals")
+    interval: Literal["clopper-pearson", "wilson"] = Field("clopper-pearson", description="which interval rates get")
     stop: Literal["never", "early", "determined"] = Field(
         "never",
-        description="early: samples are taken in a random order until an interval that holds at every number of them "
-        "decides; determined: until no outcome of the others could change the verdict on the estimate",
+        description="early: samples are taken in random order until an interval that holds at every number of them "
+        "decides; determined: until no outcome of the rest could change the verdict on the estimate",
     )
     inconclusive: Literal["fail", "allow"] = Field(
         "fail", description="what an inconclusive gate means for the build; allow: it is skipped"
@@ -197,7 +197,7 @@ class PolicyFile(Section):
     )
     health: Literal["strict", "warn"] = Field(
         "strict",
-        description="strict: a gate whose attack is shown to be broken is an error, not a pass; warn: it is only said",
+        description="strict: a gate whose attack is shown to be broken is an error, not a pass; warn: it has a warning",
     )
 
 

@@ -24,7 +24,7 @@ def section(data: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def placed_entries(value: Any, at: KeyPath) -> list[tuple[Any, KeyPath]]:
-    """The entries of what stands at a path, each with its own path; one value that stands for a list has the path."""
+    """The entries of the list at a path, each with its own path; a single value in place of a list keeps the path."""
     return [(entry, (*at, number) if isinstance(value, list) else at) for number, entry in enumerate(as_list(value))]
 
 
@@ -48,7 +48,7 @@ def one_of_labels(name: Any, at: KeyPath, model: dict[str, Any]) -> Faults:
 
 
 def attack_name(gate: dict[str, Any]) -> str | None:
-    """The attack that a gate names, if there is such a one."""
+    """The attack that a gate names, if it exists."""
     attack = gate.get("attack")
     name = attack.get("name") if isinstance(attack, dict) else attack
     return name if isinstance(name, str) and name in ATTACKS else None

@@ -49,7 +49,7 @@ class Size:
 
 
 def _hint(text: str) -> str:
-    """`0.1` and `32` are nearly sizes: say which."""
+    """What was probably meant by `0.1` or `32`, which are nearly sizes."""
     if _PLAIN.fullmatch(text) is None:
         return ""
     number = Fraction(text)

@@ -1,4 +1,4 @@
-"""What no single field of a policy shows about the models that a transfer attack follows."""
+"""Mistakes about the models that a transfer attack follows that no single field of a policy shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustcheck.words import listed, shown
 
 
 def find(gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Faults:
-    """There is a surrogate, each is there, has the candidate's labels, and learns from other images than are judged."""
+    """There is a surrogate; each exists, has the candidate's labels, and learns from images that are not judged."""
     model, samples = section(data, "model"), section(data, "data")
     name = attack_name(gate)
     if name not in ("transfer", "patch"):
@@ -74,9 +74,9 @@ def _task(surrogate: dict[str, Any], at: KeyPath, model: dict[str, Any]) -> Faul
     own, wanted, labels = surrogate.get("task"), model.get("task"), model.get("labels")
     several = [task == "multilabel" for task in (own, wanted)]
     if own is not None and wanted is not None and several[0] != several[1]:
-        yield (*at, "task"), f"found {shown(own)}, and the candidate's is {shown(wanted)}: their answers do not compare"
+        yield (*at, "task"), f"found {shown(own)}, but the candidate's is {shown(wanted)}: answers cannot be compared"
     elif own == "binary" and isinstance(labels, list) and len(labels) > 2:
-        yield (*at, "task"), f"found 'binary', which has 2 labels, and the candidate has {len(labels)}"
+        yield (*at, "task"), f"found 'binary', which has 2 labels, but the candidate has {len(labels)}"
 
 
 def _stolen(train: dict[str, Any], at: KeyPath) -> Faults:

@@ -29,7 +29,7 @@ _PREPROCESS = "steps that differ from the candidate's (resize and crop go togeth
 
 
 class SurrogateSpec(Section):
-    """A model that the adversary has. What is left out is as with the candidate."""
+    """A model that the adversary has. What is left out is as for the candidate."""
 
     path: StrictStr = Field(min_length=1, description="the model's file, of any format that a candidate may have")
     architecture: StrictStr | None = Field(
@@ -37,7 +37,7 @@ class SurrogateSpec(Section):
     )
     architecture_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
     weights: StrictStr | None = Field(
-        None, min_length=1, description="of a checkpoint that holds several state dicts: the key of the one to follow"
+        None, min_length=1, description="for a checkpoint that holds several state dicts: the key of the one to follow"
     )
     task: Literal["multiclass", "binary", "multilabel"] | None = Field(None, description="default: the candidate's")
     output: Literal["auto", "logits", "probabilities"] = Field("auto", description="what its scores are")
@@ -45,7 +45,7 @@ class SurrogateSpec(Section):
         None, description="names of its labels, in the order of its scores: the candidate's, which is the default"
     )
     scores: PlacesField | None = Field(
-        None, description="which of its scores are the labels', by their places from 0 (default: all)"
+        None, description="which of its scores belong to the labels, as places from 0 (default: all)"
     )
     preprocess: PreprocessSpec | None = Field(None, description=_PREPROCESS)
     output_name: OutputField | None = Field(None, description="which of several outputs has the scores")
@@ -67,12 +67,12 @@ class TrainSpec(Section):
         description="what it learns: the data's labels, or what the candidate answers (a stolen-label surrogate)",
     )
     queries: QueriesField | None = Field(
-        None, description="labels: candidate: about how many images of the train split the candidate may be asked"
+        None, description="with labels: candidate, how many images of the train split it may be asked about"
     )
     epochs: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(10, description="passes over the train split")
-    batch_size: Annotated[StrictInt, Field(ge=2, le=65536)] = Field(64, description="images a training step")
-    learning_rate: Annotated[Number, Field(gt=0, le=10)] = Field(0.001, description="of AdamW, at its highest")
-    seed: Annotated[StrictInt, Field(ge=0, le=2**63 - 1)] = Field(0, description="of its weights and batches")
+    batch_size: Annotated[StrictInt, Field(ge=2, le=65536)] = Field(64, description="images per training step")
+    learning_rate: Annotated[Number, Field(gt=0, le=10)] = Field(0.001, description="highest learning rate of AdamW")
+    seed: Annotated[StrictInt, Field(ge=0, le=2**63 - 1)] = Field(0, description="seed of its weights and batches")
 
 
 def _surrogates(value: Any) -> Any:
@@ -86,10 +86,10 @@ class SurrogatesEntry(AttackEntry):
         tuple[SurrogateSpec, ...],
         BeforeValidator(_surrogates),
         WithJsonSchema(one_or_many({"anyOf": [PATH_SCHEMA, plain_schema(SurrogateSpec)]})),
-    ] = Field((), max_length=16, description="a model's file, or {path, …} with what a candidate has; or a list")
+    ] = Field((), max_length=16, description="a model's file, {path, …} with a candidate's keys, or a list")
     train: Annotated[
         tuple[TrainSpec, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many(plain_schema(TrainSpec)))
-    ] = Field((), max_length=16, description="{architecture, epochs, …}: train a surrogate, once; or a list")
+    ] = Field((), max_length=16, description="{architecture, epochs, …}, to train a surrogate once, or a list")
 
     def beside(self, candidate: PreprocessSpec) -> Self:
         """The same, with the steps of preprocessing that its models leave out as the candidate has them."""
@@ -107,20 +107,20 @@ class SurrogatesEntry(AttackEntry):
 class TransferSpec(SurrogatesEntry):
     """Search on models of the adversary's own, and carry what was found over to the candidate."""
 
-    summary = "PGD with momentum and input diversity on surrogates; the candidate is asked about where it ends only"
+    summary = "PGD with momentum and input diversity on surrogates; the candidate is asked only about where it ends"
     needs = "surrogate (a model) or train (an architecture), epsilon"
     source = "Dong et al. 2018, arXiv 1710.06081, algorithm 1; Xie et al. 2019, arXiv 1803.06978, section 3.3"
     knowledge = "transfer"
 
     name: Literal["transfer"]
-    steps: StepsField = Field(40, description="gradient steps a restart")
+    steps: StepsField = Field(40, description="gradient steps per restart")
     step_size: QuantityField | None = Field(None, description="size of a step (default: 2.5 * epsilon / steps)")
     momentum: Annotated[Number, Field(ge=0, le=1)] = Field(
         1.0, description="share of the sum of earlier gradients that is kept"
     )
     diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
-        0.5, description="how likely a step sees the image shrunk and shifted at random"
+        0.5, description="probability that a step sees the image shrunk and shifted at random"
     )
-    smallest: ShareField = Field(0.9, description="share of its sides that an image is shrunk to at most")
+    smallest: ShareField = Field(0.9, description="smallest share of its sides that an image is shrunk to")
     restarts: RestartsField = Field(1, description="independent starts; the candidate judges the end of each")
     loss: LossField = Field("cross_entropy", description=LOSS)

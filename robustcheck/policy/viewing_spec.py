@@ -1,4 +1,4 @@
-"""How a camera may see an image: conditions as ranges, each drawn from evenly and apart from the others."""
+"""How a camera may see an image: conditions as ranges, each drawn from uniformly and independently."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ConditionsSpec(Section):
     rotation: Degrees | None = Field(None, description="degrees each way, or [from, to]")
     perspective: Tilt | None = Field(None, description="degrees off the normal, each way, about a random axis")
     scale: Scale | None = Field(None, description="share each way, 0.1 is [0.9, 1.1]; below 1 as from further away")
-    translation: Shift | None = Field(None, description="of the image's sides, each way, along each of them")
+    translation: Shift | None = Field(None, description="share of the image's side each way, along each axis")
     resampling: Resampling | None = Field(None, description="down to this share of the resolution, and back")
     blur: Blur | None = Field(None, description="Gaussian, standard deviation in pixels up to this")
     contrast: Contrast | None = Field(None, description="share each way about mid-grey, 0.2 is [0.8, 1.2]")
@@ -84,15 +84,15 @@ class ConditionsSpec(Section):
     judged_on: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(
         100, description="fresh looks that a counterexample is judged on"
     )
-    holds_on: ShareField = Field(0.9, description="share of them that it has to hold on")
+    holds_on: ShareField = Field(0.9, description="share of those looks that it has to hold on")
 
     def looks_from(self, places: int, *, drawing: bool = False) -> int:
-        """Looks from each of so many places of a grid: one, if nothing is drawn there, nor by the candidate."""
+        """Looks from each of so many places of a grid: one, if neither conditions nor the candidate draw anything."""
         drawn = any(getattr(self, name) is not None for name in CONDITIONS if name not in SET_BY_A_GRID)
         return max(_LEAST_FROM_A_PLACE, ceil(_LEAST / places)) if drawn or drawing else 1
 
     def fresh_looks(self, *, drawing: bool) -> int:
-        """Looks that a counterexample is judged on; of a candidate that draws, each of them is a call of its own."""
+        """Looks that a counterexample is judged on; for a candidate that draws, each is a call of its own."""
         return max(self.judged_on, _LEAST) if drawing else self.judged_on
 
     def reach(self, visible: Range) -> Range:

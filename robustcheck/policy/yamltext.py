@@ -48,7 +48,7 @@ class CoreLoader(yaml.SafeLoader):
         if self._nodes > _MOST_NODES:
             self._refuse(f"has more than {MAX_VALUES} values, the most a policy may have")
         if self._depth > MAX_DEPTH + 1:  # the document itself is not nested
-            self._refuse(f"is nested deeper than {MAX_DEPTH} levels, the most a policy may be")
+            self._refuse(f"is nested deeper than {MAX_DEPTH} levels, the most a policy may have")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -81,13 +81,13 @@ def syntax_line(error: yaml.MarkedYAMLError) -> int | None:
 
 
 def syntax_message(error: yaml.MarkedYAMLError) -> str:
-    """What a syntax error of PyYAML means to who typed it."""
+    """What a syntax error of PyYAML means to the person who typed it."""
     problem, context = error.problem or "it cannot be parsed", error.context or ""
     began = f" on line {error.context_mark.line + 1}" if error.context_mark else ""
     if isinstance(error, LimitError):
         return problem
     if "expected a single document" in context:
-        return "a second document (---) begins here; a policy is one"
+        return "a second document (---) begins here; a policy is a single one"
     if "undefined alias" in problem:
         return f"{problem}; an alias (*name) needs an anchor (&name) above it"
     if "quoted scalar" in context and "end of stream" in problem:
@@ -109,5 +109,5 @@ _SYNTAX = {
         "a ':' where no key can stand; text that holds ': ' needs quotes, and keys of a section start in one column"
     ),
     "expected <block end>": "the indentation does not fit the lines above it; keys of a section start in one column",
-    "could not find expected ':'": "is no 'key: value'; is its ':' missing?",
+    "could not find expected ':'": "is not a 'key: value' pair; is its ':' missing?",
 }

@@ -107,7 +107,7 @@ class _Builder:
             key, place = key_node.value, _place(key_node)
             at = (*path, key)
             if key in result:
-                message = f"the key stands here a second time; the first is on line {self.places[at].line}"
+                message = f"the key is repeated here; the first is on line {self.places[at].line}"
                 self.mistakes.append(Mistake(path=at, message=message, place=place))
                 continue
             self.places[at] = place
@@ -115,7 +115,7 @@ class _Builder:
         return result
 
     def _unreadable_key(self, node: yaml.Node, path: KeyPath) -> Mistake | None:
-        """Why a key cannot be read; what its section lacks or holds besides is then not to be judged."""
+        """Why a key cannot be read; what else its section lacks or holds is then not judged."""
         if not isinstance(node, yaml.ScalarNode):
             message = (
                 "a key has to be plain text, and here is one in brackets; is it a template that was not filled in?"
@@ -182,7 +182,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
     except OSError as error:
         raise _failure(name, None, f"cannot be read: {error.strerror or error}") from None
     except ValueError:  # a NUL in it
-        raise _failure(name, None, "is no name that a file can have") from None
+        raise _failure(name, None, "is not a name that a file can have") from None
     if len(content) > MAX_BYTES:
         raise _failure(name, None, f"is larger than {MAX_BYTES // 1024} KiB, the most a policy may be")
     return content

@@ -137,7 +137,7 @@ def test_another_split(archive, load):
     assert samples.names == ("val/0",)
     assert samples.info.notes == (
         "labels are numbers, places in model.labels from 0: 0 is normal (0 samples), 1 is sick (1 sample)",
-        "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
+        "no sample is labelled 'normal': labels are numbers, which count from 0, but none is 0",
     )
 
 
@@ -152,12 +152,12 @@ def test_another_split(archive, load):
             r"holds 2, 3 \(first at index 2\).*2 labels \(normal, sick\)",
         ),
         ({"test_labels": np.array([0, -1, 0, 1, 0, 1])}, {}, r"holds -1 \(first at index 1\)"),
-        ({"test_labels": np.zeros((6, 14), int)}, {}, r"shape \(6, 14\).*one label an image"),
+        ({"test_labels": np.zeros((6, 14), int)}, {}, r"shape \(6, 14\).*one label per image"),
         ({"test_labels": np.zeros(5, int)}, {}, "holds 6 images, but there are 5 labels"),
         ({"test_labels": np.zeros(6)}, {}, "holds float64.*one integer or name for each image"),
-        ({"test_images": np.zeros((6, 5, 4))}, {}, "holds float64, which is no pixel space"),
+        ({"test_images": np.zeros((6, 5, 4))}, {}, "holds float64, which is not a pixel space"),
         ({"test_images": np.zeros((6, 5, 4), bool)}, {}, "holds bool"),
-        ({"test_images": np.zeros((6, 5, 4), np.uint16)}, {}, "holds uint16: say in data.bits"),
+        ({"test_images": np.zeros((6, 5, 4), np.uint16)}, {}, "holds uint16: set data.bits to"),
         ({"test_images": np.full((6, 5, 4), 4096, np.uint16)}, {"bits": 12}, "test/0 holds values from 4096 to 4096"),
         ({"test_images": np.full((6, 5, 4), -1, np.int16)}, {"bits": 12}, "values from -1 to -1"),
         (
@@ -171,13 +171,13 @@ def test_another_split(archive, load):
             {"bits": 12, "hounsfield": -1024},
             "values from 4096 to 4096; with 12 bits, 0 to 4095 are allowed$",
         ),
-        ({}, {"bits": 12}, "holds uint8: data.bits is 12, and 1 to 8 are allowed"),
+        ({}, {"bits": 12}, "holds uint8, but data.bits is 12: 1 to 8 are allowed"),
         ({}, {"bits": 6}, "test/3 holds values from 60 to 79; with 6 bits, 0 to 63 are allowed"),
         ({"test_images": np.zeros((6, 8, 8, 8), np.uint8)}, {}, r"shape \(6, 8, 8, 8\).*not volumes"),
         ({"test_images": np.zeros((6, 0, 4), np.uint8)}, {}, r"shape \(6, 1, 0, 4\)"),
         ({"test_images": np.zeros((0, 5, 4), np.uint8), "test_labels": np.zeros(0, int)}, {}, "holds no samples"),
-        ({}, {"samples": 7}, "asks for 7, and 1 to 6 are available"),
-        ({}, {"samples": 0}, "asks for 0, and 1 to 6 are available"),
+        ({}, {"samples": 7}, "asks for 7; 1 to 6 are available"),
+        ({}, {"samples": 0}, "asks for 0; 1 to 6 are available"),
     ],
 )
 def test_mistakes(archive, load, members, options, message):
@@ -219,9 +219,8 @@ def test_integers_where_labels_are_called_by_other_numbers(tmp_path, load):
         with pytest.raises(DataError) as caught:
             load("data.npz", labels=labels)
         assert str(caught.value) == (
-            f"data.npz: test_labels holds integers, which are places in model.labels from 0 on, and {labels[0]}, "
-            f"{labels[1]}, which it names, are numbers themselves: store the names as text, or have model.labels name "
-            "them by words"
+            f"data.npz: test_labels holds integers, which are places in model.labels from 0, but the names there, "
+            f"{labels[0]}, {labels[1]}, are numbers themselves: store the names as text, or use words in model.labels"
         )
     assert load("data.npz", labels=["0", "1"]).labels.tolist() == [0, 1]
     np.savez(tmp_path / "data.npz", test_images=images, test_labels=["0", "1"])
@@ -234,5 +233,5 @@ def test_integers_that_begin_at_one_are_noted(tmp_path, load):
     assert load("data.npz", labels=["normal", "sick", "unclear"]).info.notes == (
         "labels are numbers, places in model.labels from 0: 0 is normal (0 samples), 1 is sick (1 sample), "
         "2 is unclear (1 sample)",
-        "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
+        "no sample is labelled 'normal': labels are numbers, which count from 0, but none is 0",
     )

@@ -119,5 +119,5 @@ def test_one_mask_has_two_levels_and_the_brighter_one_is_meant(tmp_path):
 
 def test_a_mask_that_is_no_picture(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"mask.png is no PNG"):
+    with pytest.raises(DataError, match=r"mask.png is not a PNG"):
         load_area("mask.png", tmp_path)

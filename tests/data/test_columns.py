@@ -198,7 +198,7 @@ def test_sources_without_columns(load, tmp_path, source, options):
     with pytest.raises(DataError) as caught:
         load(source, **options)
     assert str(caught.value) == (
-        f"{source}: it has no columns, and data.group or data.subgroups names 'patient_id'; .npz, .csv or "
+        f"{source}: it has no columns, but data.group or data.subgroups names 'patient_id'; .npz, .csv or "
         "module:callable can have them"
     )
 
@@ -245,10 +245,10 @@ def forged_column(shape, descr, body=b""):
     ("member", "message"),
     [
         (forged_column((10**12,), "<U9"), "its header claims 36000000000000 bytes"),
-        (forged_column((10**12,), "<U0"), "holds <U0, which is no byte a value"),
+        (forged_column((10**12,), "<U0"), "holds <U0, whose values take no bytes"),
         (forged_column((6,), "|O", b"\x80\x04N."), "pickled objects never"),
         (forged_column((6,), "<U1", b"\xff" * 24), "it cannot be read: "),  # beyond Unicode
-        (forged_column((), "<U1", b"\0" * 4), r"has the shape \(\); one entry a sample is needed"),
+        (forged_column((), "<U1", b"\0" * 4), r"has the shape \(\); one entry per sample is needed"),
     ],
 )
 def test_a_forged_column_ends_in_a_sentence(archive, load, tmp_path, member, message):
@@ -263,7 +263,7 @@ def test_labels_without_bytes_may_not_claim_any_number(archive, load, tmp_path):
     with zipfile.ZipFile(tmp_path / "data.npz", "w") as file:
         for name, descr in (("images", "|u1"), ("labels", "<U0")):
             file.writestr(f"test_{name}.npy", forged_column((10**12 if descr == "<U0" else 0,), descr))
-    with pytest.raises(DataError, match=r"test_labels holds <U0, which is no byte a value"):
+    with pytest.raises(DataError, match=r"test_labels holds <U0, whose values take no bytes"):
         load("data.npz")
 
 
@@ -276,8 +276,8 @@ def test_labels_without_bytes_may_not_claim_any_number(archive, load, tmp_path):
             "sex",
         ),
         ("patient_id,age", f"data.csv:1: no column 'sex'{NAMED}; the header is path, label, patient_id, age"),
-        ("patient_id,sex,sex", "data.csv:1: the column 'sex' is there twice"),
-        ("patient_id,sex,split,split", "data.csv:1: the column 'split' is there twice"),
+        ("patient_id,sex,sex", "data.csv:1: the column 'sex' appears twice"),
+        ("patient_id,sex,split,split", "data.csv:1: the column 'split' appears twice"),
     ],
 )
 def test_headers(manifest, load, header, message):
@@ -313,7 +313,7 @@ def test_a_subgroup_has_fifty_values_and_a_group_as_many_as_it_likes(manifest, l
         load("data.csv", samples=4, subgroups=["patient_id"])
     assert str(caught.value) == (
         "data.csv: data.subgroups names 'patient_id', which has 51 values (0, 1, 2 and 48 more); at most 50 are "
-        "allowed: put numbers into ranges, and if it says whose an image is, name it in data.group"
+        "allowed: put numbers into ranges, and if it says whose image each is, name it in data.group"
     )
 
 
@@ -322,8 +322,8 @@ def test_a_subgroup_has_fifty_values_and_a_group_as_many_as_it_likes(manifest, l
     [
         (
             "",
-            f" returned a pair (images, labels) and no column 'sex'{NAMED}; return (images, labels, columns), the last "
-            "a mapping from each column's name to a value for each image",
+            f" returned a pair (images, labels), but no column 'sex'{NAMED}; return (images, labels, columns), the "
+            "last a mapping from each column's name to a value for each image",
         ),
         (
             ", [1]",
@@ -351,7 +351,7 @@ def test_a_subgroup_has_fifty_values_and_a_group_as_many_as_it_likes(manifest, l
         ),
         (
             ", {'sex': ['F', 'F', 1] * 2}",
-            ": its column 'sex' has 'F' at index 0 and 1 at index 2; give texts alone, or integers alone",
+            ": its column 'sex' has 'F' at index 0 and 1 at index 2; give only texts, or only integers",
         ),
         (
             ", {'sex': np.ma.masked_equal([1, 2, 3] * 2, 2)}",

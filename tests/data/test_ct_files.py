@@ -45,8 +45,8 @@ def test_scanners_that_begin_at_different_units_meet_in_what_the_message_names(s
     with pytest.raises(DataError) as caught:
         open_files(named)
     assert str(caught.value) == (
-        "b.dcm stores -1024 to 3071 HU and a.dcm -1000 to 3095 HU: a budget means one thing in one pixel space; to "
-        "have one range of all of them judged, say data.bits and data.hounsfield both, such as 13 and -1024"
+        "b.dcm stores -1024 to 3071 HU and a.dcm -1000 to 3095 HU: a budget means the same only within one pixel "
+        "space; to have one range of all of them judged, set both data.bits and data.hounsfield, such as 13 and -1024"
     )
     images = open_files(named, bits=13, hounsfield=-1024)
     assert [images.image(index).tolist() for index in range(2)] == [[[[24, 48, 4119]]], [[[24, 4095]]]]
@@ -56,22 +56,22 @@ def test_scanners_that_begin_at_different_units_meet_in_what_the_message_names(s
     assert open_files(named, bits=12, hounsfield=-1024).image(1).tolist() == [[[24, 4095]]]
     with pytest.raises(DataError, match=r"a\.dcm holds values from -1000 to 3095; with 12 bits, -1024 to 3071 HU are"):
         open_files(named, bits=12, hounsfield=-1024).image(0)
-    with pytest.raises(DataError, match=r"^b.dcm stores .*, and cannot hold -1025 to .*\na.dcm stores .*, and cannot"):
+    with pytest.raises(DataError, match=r"^b.dcm stores .*, but cannot hold -1025 to .*\na.dcm stores .*, but cannot"):
         open_files(named, bits=12, hounsfield=-1025)
 
 
 def test_what_a_message_names_fits_a_scanner_that_begins_elsewhere(scan):
     path = scan(np.zeros((2, 2), np.uint16), bits=12, **CT | {"RescaleIntercept": -1000})
-    assert "data.bits and data.hounsfield both, such as 12 and -1000" in refusal_of(path, bits=11)
+    assert "set both data.bits and data.hounsfield, such as 12 and -1000" in refusal_of(path, bits=11)
 
 
 def test_a_part_that_a_ct_does_not_store_is_refused(scan):
     path = scan((HU + 1024).astype(np.uint16), bits=12, **CT)
     for options in ({"hounsfield": -1025}, {"hounsfield": 0}, {"hounsfield": -1024, "bits": 13}):
-        assert "a.dcm stores -1024 to 3071 HU, and cannot hold " in refusal_of(path, **{"bits": 12, **options})
+        assert "a.dcm stores -1024 to 3071 HU, but cannot hold " in refusal_of(path, **{"bits": 12, **options})
     assert open_scan(path, hounsfield=-1024).space == open_scan(path, bits=12).space == open_scan(path).space
     for options in ({"bits": 11}, {"bits": 16}, {"hounsfield": -1000}):
-        assert "judged, say data.bits and data.hounsfield both, such as 12 and -1024" in refusal_of(path, **options)
+        assert "judged, set both data.bits and data.hounsfield, such as 12 and -1024" in refusal_of(path, **options)
     assert "holds values from -1024 to 3071; with 11 bits, -1000 to 1047 HU are allowed: check data.bits" in refusal_of(
         path, bits=11, hounsfield=-1000
     )
@@ -100,7 +100,7 @@ def test_padding_above_is_the_lowest_level_as_well(scan):
     images = open_scan(padded, bits=12, hounsfield=-1024)
     assert images.image(0).tolist() == [[[0, 1024, 4095, 0]]]
     assert images.notes == (
-        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is outside",
+        "1 files, first a.dcm, have a padding value, which is read as the lowest level if it lies outside",
     )
     assert "holds values from -1024 to 64510; with 12 bits" in refusal_of(
         scan(np.array([[0, 65534]], np.uint16), **CT, PixelPaddingValue=65535), bits=12, hounsfield=-1024
@@ -147,5 +147,5 @@ def test_padding_is_read_with_its_sign_where_headers_have_no_types(scan):
     images = open_scan(path, bits=12, hounsfield=-1024)
     assert images.image(0).tolist() == [[[0, 24, 1024]]]
     assert images.notes == (
-        "1 files, first a.dcm, have a padding value, which lies at the lowest level where it is outside",
+        "1 files, first a.dcm, have a padding value, which is read as the lowest level if it lies outside",
     )

@@ -69,7 +69,7 @@ def test_a_jpeg_of_more_scans_than_any_has(progressive, tmp_path, load):
     assert load("scans").shape_of(0) == (1, 8, 8)
     path.write_bytes(jpeg(101, progressive=progressive))
     with pytest.raises(
-        DataError, match=r"^normal/a.jpg is a JPEG of 101 scans, of which each is work; 100 is the limit"
+        DataError, match=r"^normal/a.jpg is a JPEG of 101 scans, each of which takes work; 100 is the limit"
     ):
         load("scans")
 
@@ -131,7 +131,7 @@ def test_parts_are_counted_in_all_resolutions():
 
 
 def test_headers_with_unknown_markers_are_not_guessed_at():
-    with pytest.raises(DataError, match=r"^net.jp2 is a JPEG 2000 image with a marker that is unknown \(FF40\)"):
+    with pytest.raises(DataError, match=r"^net.jp2 is a JPEG 2000 image with an unknown marker \(FF40\)"):
         check_work(codestream(style(), b"\xff\x40\0\x08", style(blocks=4)), "net.jp2")
 
 

@@ -55,8 +55,8 @@ def test_files_whose_stored_values_mean_different_things(scan):
     with pytest.raises(DataError) as caught:
         open_files(named[:3])
     assert str(caught.value) == (
-        "b.dcm maps stored values by 7.25 · value + 0 and a.dcm, like 1 other, 0.5 · value + 0: a budget means one "
-        "thing in one pixel space, and rescaling is not applied; convert the files to values of one scale"
+        "b.dcm maps stored values by 7.25 · value + 0 and a.dcm, like 1 other, 0.5 · value + 0: a budget means the "
+        "same only within one pixel space, and rescaling is not applied; convert the files to values of one scale"
     )
     with pytest.raises(DataError, match=r"^d\.dcm maps stored values by 1 · value \+ 0 and b\.dcm 7\.25 · value"):
         open_files(named[1::2], bits=12)
@@ -98,7 +98,7 @@ def test_larger_is_brighter_in_the_part_of_the_bits_that_is_meant(scan):
 )
 def test_a_policy_does_not_make_a_ct_of_what_is_none(header, scan):
     path = scan(np.zeros((2, 2), np.int16), **header)
-    assert "a.dcm is no CT in Hounsfield units, by its header" in refusal_of(path, bits=12, hounsfield=-1024)
+    assert "a.dcm is not CT in Hounsfield units, by its header" in refusal_of(path, bits=12, hounsfield=-1024)
 
 
 def test_bits_above_those_that_are_stored_are_no_pixels(scan):
@@ -166,17 +166,17 @@ def test_files_of_others_are_as_pydicom_reads_them(name):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("SC_rgb_rle_16bit.dcm", "is colour of 16 bits a channel: store it as RGB of 8"),
+        ("SC_rgb_rle_16bit.dcm", "is colour with 16 bits per channel: store it as RGB with 8"),
         ("SC_rgb_rle_2frame.dcm", "holds 2 frames: store each as a file of its own"),
-        ("rtdose_1frame.dcm", "stores 32 of 32 bits, the highest of them number 31"),
+        ("rtdose_1frame.dcm", "stores 32 of 32 bits, the highest of which is bit 31"),
         ("examples_palette.dcm", "is 'PALETTE COLOR': store it as grey or as RGB"),
         ("image_dfl.dcm", "is deflated as a whole: store it uncompressed"),
         ("test-SR.dcm", "holds no image: its header has no Rows"),
-        ("ExplVR_LitEndNoMeta.dcm", "is no DICOM file: it does not begin as one"),
+        ("ExplVR_LitEndNoMeta.dcm", "is not a DICOM file: it does not begin with"),
         ("MR_truncated.dcm", "it cannot be read: ValueError: The number of bytes of pixel data is less than expected"),
         (
             "JPEG2000-embedded-sequence-delimiter.dcm",
-            "its header says 1024×256×1 (height × width × channels), and its compressed image 1024×3722445056",
+            "its header says 1024×256×1 (height × width × channels), but its compressed image 1024×3722445056",
         ),
         ("JPGExtended.dcm", "for samples with 12-bit precision"),
     ],
@@ -207,7 +207,7 @@ def test_folders_and_manifests_of_scans(tmp_path, scan, load):
     (tmp_path / "scans/sick/notes").write_text("these are mine")
     samples = load("scans")
     assert samples.names == ("normal/a.dcm", "sick/1.2.840.5", "sick/IM000001")
-    assert "1 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/notes" in samples.info.notes
+    assert "1 entries that are not PNG, JPEG, TIFF or DICOM were left out: sick/notes" in samples.info.notes
     (tmp_path / "data.csv").write_text(
         "path,label\nscans/normal/a.dcm,normal\nscans/sick/IM000001,sick\nscans/sick/notes,sick\n"
     )
@@ -223,7 +223,7 @@ def test_files_of_another_pixel_space(tmp_path, scan):
     first = scan(np.zeros((2, 2), np.uint16), bits=12)
     cases = {
         "b.dcm stores 14 bits and a.dcm 12: ": scan(np.zeros((2, 2), np.uint16), name="b.dcm", bits=14),
-        "c.dcm is of signed values, unlike a.dcm: a budget means one thing": scan(
+        "c.dcm is of signed values, unlike a.dcm: a budget means the same": scan(
             np.zeros((2, 2), np.int16), name="c.dcm", bits=12
         ),
         "d.dcm is a CT in Hounsfield units, unlike a.dcm: a budget means": scan(
@@ -246,15 +246,15 @@ def test_scans_of_ten_and_twelve_bits_are_never_scaled_to_eight(scan):
     with pytest.raises(DataError) as caught:
         open_files(named)
     assert str(caught.value) == (
-        "a.dcm, like 1 other, stores 12 bits and b.dcm, like 2 others, 10: a budget means one thing in one pixel "
-        "space; each is judged as it is stored: convert the files to one depth, give each depth a policy of its own, "
-        "or say data.bits: 10 if none of them uses more"
+        "a.dcm, like 1 other, stores 12 bits and b.dcm, like 2 others, 10: a budget means the same only within one "
+        "pixel space; each is judged as it is stored: convert the files to one depth, give each depth a policy of its "
+        "own, or set data.bits: 10 if none of them uses more"
     )
     images = open_files(named, bits=10)
     assert [images.image(index).tolist() for index in range(5)] == [[[[0, 1023]]]] * 5
     with pytest.raises(DataError) as caught:
         open_files(named, bits=12)
-    assert str(caught.value) == "b.dcm, like 2 others, stores 10 bits; data.bits is 12, which it cannot hold"
+    assert str(caught.value) == "b.dcm, like 2 others, stores 10 bits and cannot hold the 12 that data.bits asks for"
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -277,7 +277,7 @@ def test_many_files_of_another_pixel_space_are_counted(scan):
         DataError, match=r"^0.dcm, like 1 other, is of signed values, unlike 1.dcm, like 2 others: a budget means"
     ):
         open_files(named)
-    with pytest.raises(DataError, match=r"^1.dcm, like 2 others, is no CT in Hounsfield units, by its header"):
+    with pytest.raises(DataError, match=r"^1.dcm, like 2 others, is not CT in Hounsfield units, by its header"):
         open_files([named[1], named[2], named[4]], bits=12, hounsfield=-1024)
 
 

@@ -31,7 +31,7 @@ def test_faults_are_told_once_a_kind(save_picture, load, tmp_path):
         load("scans")
     assert str(caught.value).splitlines() == [
         "normal/03.png, like 2 others, has transparency (mode RGBA): store it without, as grey or RGB",
-        "normal/07.png is no PNG, JPEG or TIFF image, or its header is damaged",
+        "normal/07.png is not a PNG, JPEG or TIFF image, or its header is damaged",
         "normal/08.png, like 1 other: it cannot be read: No such file or directory",
         "normal/04.png, like 1 other, has 3 channels and normal/00.png, like 3 others, has 1 channel: one candidate "
         "takes one kind; convert the files (normal/04.png is no grey image: its channels differ)",

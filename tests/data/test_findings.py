@@ -104,11 +104,11 @@ def test_every_mistake_of_a_manifest_has_its_line(manifest, findings):
     manifest("effusion|nodul", "mass", "mass|mass", "mass||nodule", "1")
     with pytest.raises(DataError) as caught:
         findings("data.csv")
-    several = "it has effusion, nodule, mass, separated by | where there are several; nothing, or -, stands for none"
-    several += "; take out findings that the model does not tell"
+    several = "it has effusion, nodule, mass, several of which are separated by |, and none is written as nothing or -"
+    several += "; take out findings that the model does not report"
     assert str(caught.value).splitlines() == [
         f"data.csv:2: the policy has no label 'nodul'; did you mean 'nodule'?; {several}",
-        "data.csv:4: the label 'mass' is there twice",
+        "data.csv:4: the label 'mass' appears twice",
         f"data.csv:5: the policy has no label ''; {several}",
         f"data.csv:6: the policy has no label '1'; {several}",
     ]
@@ -148,7 +148,7 @@ def test_mistakes_of_an_archive(archive, findings, labels, message):
 
 def test_several_findings_for_a_task_of_one_label(archive, load):
     archive(FINDINGS)
-    with pytest.raises(DataError, match=r"shape \(4, 3\).*one label an image; several are for task: multilabel$"):
+    with pytest.raises(DataError, match=r"shape \(4, 3\).*one label per image; several are for task: multilabel$"):
         load("data.npz", labels=THREE)
 
 
@@ -156,7 +156,7 @@ def test_sources_of_one_label_an_image_are_refused(findings, save_picture):
     save_picture("scans/nodule/a.png", IMAGES[0])
     for source in ("scans", "phantom:nodule"):
         with pytest.raises(
-            DataError, match=rf"^{source}: it has one label an image; a multilabel task takes .npz, .csv"
+            DataError, match=rf"^{source}: it has one label per image; a multilabel task takes .npz, .csv"
         ):
             findings(source)
 

@@ -73,7 +73,7 @@ def test_splits_of_which_several_may_be_meant(save_picture, load):
         save_picture(f"scans/{name}/normal/a.png", GREY)
     with pytest.raises(
         DataError,
-        match=r"scans: the subfolders dev, valid may all be the split val: call the one that is meant val$",
+        match=r"scans: the subfolders dev, valid may all mean the split val: call the one that you mean val$",
     ):
         load("scans", split="val")
     assert load("scans", labels=["normal", "dev"], split="val").names == ("valid/normal/a.png",)
@@ -101,8 +101,8 @@ def test_hidden_and_other_entries(classes, load, tmp_path):
     samples = load("scans")
     assert len(samples) == 5
     assert samples.info.notes == (
-        "1 folders inside of classes, which are not searched, were left out: sick/nested.png",
-        "2 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/notes.txt, README.md",
+        "1 folders inside classes, which are not searched, were left out: sick/nested.png",
+        "2 entries that are not PNG, JPEG, TIFF or DICOM were left out: sick/notes.txt, README.md",
     )
 
 
@@ -112,8 +112,8 @@ def test_a_label_whose_images_lie_deeper_or_are_of_another_format(classes, load,
     (tmp_path / "scans/other/a.bmp").write_bytes(b"")
     (tmp_path / "scans/empty").mkdir()
     samples = load("scans", labels=["normal", "sick", "nested", "other", "empty", "none"])
-    folder = "1 folders inside of classes, which are not searched, were left out: nested/patient"
-    file = "1 entries that are no PNG, JPEG, TIFF or DICOM were left out: other/a.bmp"
+    folder = "1 folders inside classes, which are not searched, were left out: nested/patient"
+    file = "1 entries that are not PNG, JPEG, TIFF or DICOM were left out: other/a.bmp"
     assert samples.info.notes == (
         folder,
         file,
@@ -131,9 +131,8 @@ def test_copies_are_counted_and_those_that_are_labelled_otherwise_as_well(classe
     assert len(samples) == 7
     assert samples.contents.tolist() == [0, 1, 1, 2, 3, 4, 1]
     assert samples.info.notes == (
-        "samples that store what one before them does, and count all the same: 2 of 7, first normal/c.png, as "
-        "normal/b.png",
-        "samples that store what one of another label does, so that no candidate reads both right: 1 of 7, first "
+        "samples that store the same as an earlier one, and still count: 2 of 7, first normal/c.png, as normal/b.png",
+        "samples that store the same as one with another label, so that no candidate reads both right: 1 of 7, first "
         "sick/9.png, as normal/b.png",
     )
 
@@ -214,7 +213,7 @@ def test_a_class_that_is_misspelt(save_picture, load):
 
 def test_no_folders(load, tmp_path):
     (tmp_path / "scans").mkdir()
-    with pytest.raises(DataError, match=r"it has no subfolders; one a label is needed, named normal, sick"):
+    with pytest.raises(DataError, match=r"it has no subfolders; one per label is needed, named normal, sick"):
         load("scans")
 
 
@@ -230,8 +229,8 @@ def test_no_images_that_are_read(load, tmp_path):
     (tmp_path / "scans/sick/a.bmp").write_bytes(b"")
     with pytest.raises(
         DataError,
-        match=r"scans: it holds no samples; 2 folders inside of classes, which are not searched, were left out: "
-        r"normal/patient, sick/patient; 1 entries that are no PNG, JPEG, TIFF or DICOM were left out: sick/a.bmp$",
+        match=r"scans: it holds no samples; 2 folders inside classes, which are not searched, were left out: "
+        r"normal/patient, sick/patient; 1 entries that are not PNG, JPEG, TIFF or DICOM were left out: sick/a.bmp$",
     ):
         load("scans")
 

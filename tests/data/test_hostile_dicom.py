@@ -38,7 +38,7 @@ def test_a_compressed_image_that_is_larger_than_its_header(tmp_path):
     """A decoder would unpack all of it, or put its pixels into other rows."""
     for name, rows, columns in (("SC_rgb_small_odd_jpeg.dcm", 1, 9), ("MR_small_jp2klossless.dcm", 32, 128)):
         data = pydicom.dcmread(get_testdata_file(name, download=False))
-        said = f"says {rows}×{columns}×{data.SamplesPerPixel} (height × width × channels), and its compressed image "
+        said = f"says {rows}×{columns}×{data.SamplesPerPixel} (height × width × channels), but its compressed image "
         said += f"{data.Rows}×{data.Columns}"
         data.Rows, data.Columns = rows, columns
         data.save_as(tmp_path / name)
@@ -70,7 +70,7 @@ def test_a_pipe_among_the_files_is_no_image(tmp_path, scan, load):
     os.mkfifo(tmp_path / "beside/pipe")
     samples = load("scans")
     assert samples.names == ("normal/a.dcm",)
-    assert "5 entries that are no PNG, JPEG, TIFF or DICOM were left out: normal/inside.png, " in samples.info.notes[0]
+    assert "5 entries that are not PNG, JPEG, TIFF or DICOM were left out: normal/inside.png, " in samples.info.notes[0]
 
 
 def test_a_value_that_is_a_list_of_millions(scan):

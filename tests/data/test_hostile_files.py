@@ -101,7 +101,9 @@ def test_what_a_container_may_take_counts_and_not_what_the_machine_has(tmp_path,
 def test_half_of_what_the_process_may_have_is_allowed(forged, load, monkeypatch):
     forged(npy_bytes((6, 2, 2), body=b"\0" * 24))
     monkeypatch.setattr("robustcheck.resources.memory", lambda: 191)  # six labels take 96
-    with pytest.raises(DataError, match=r"GiB of memory, and half of what this process may have, 0\.0 GiB, is allowed"):
+    with pytest.raises(
+        DataError, match=r"GiB of memory, but only half of what this process may have, 0\.0 GiB, is allowed"
+    ):
         load("data.npz")
     monkeypatch.setattr("robustcheck.resources.memory", lambda: 192)
     load("data.npz")
@@ -110,7 +112,7 @@ def test_half_of_what_the_process_may_have_is_allowed(forged, load, monkeypatch)
 def test_where_a_machine_does_not_say_how_much_it_has(monkeypatch):
     monkeypatch.setattr("robustcheck.resources.memory", lambda: None)
     reading.check_memory(4 << 30, "scan")
-    with pytest.raises(DataError, match=r"scan: .* memory, and 4\.0 GiB is allowed where a machine does not say how"):
+    with pytest.raises(DataError, match=r"scan: .* memory, but only 4\.0 GiB is allowed if the machine does not say"):
         reading.check_memory((4 << 30) + 1, "scan")
 
 
@@ -240,7 +242,7 @@ def test_a_truncated_png_says_so(picture, load):
 )
 def test_no_image_at_all_whatever_its_name(picture, load, data):
     picture(data)
-    with pytest.raises(DataError, match=r"normal/a.png is no PNG, JPEG or TIFF image, or its header is damaged"):
+    with pytest.raises(DataError, match=r"normal/a.png is not a PNG, JPEG or TIFF image, or its header is damaged"):
         load("scans")
 
 
@@ -262,7 +264,7 @@ def test_a_tile_that_is_larger_than_any_image(picture, load):
     with pytest.raises(DataError, match=r"^normal/a.tif has tiles of 8192 x 8208 pixels; 67108864 is the limit$"):
         load("scans")
     picture(tiled(16, 0, kind=11), "a.tif")
-    with pytest.raises(DataError, match=r"^normal/a.tif: the size of its tiles is no whole number"):
+    with pytest.raises(DataError, match=r"^normal/a.tif: the size of its tiles is not a whole number"):
         load("scans")
 
 

@@ -59,7 +59,7 @@ def test_numbers_that_begin_at_one_are_noted(manifest, load):
     assert load("data.csv", labels=["normal", "sick", "unclear"]).info.notes == (
         "labels are numbers, places in model.labels from 0: 0 is normal (0 samples), 1 is sick (1 sample), "
         "2 is unclear (1 sample)",
-        "no sample is labelled 'normal': labels are numbers, which count from 0, and none is 0",
+        "no sample is labelled 'normal': labels are numbers, which count from 0, but none is 0",
     )
     manifest("path,label\na.png,sick\n")
     assert load("data.csv").info.notes == ("no sample is labelled 'normal'",)
@@ -94,7 +94,7 @@ def test_splits_of_other_names(manifest, load):
     assert load("data.csv", split="train").names == ("a.png",)
     manifest("path,label,split\na.png,sick,dev\nb.png,sick,validation\n")
     with pytest.raises(
-        DataError, match=r"data.csv: in its column split dev, validation may all be the split val: call the"
+        DataError, match=r"data.csv: in its column split dev, validation may all mean the split val: call the"
     ):
         load("data.csv", split="val")
 
@@ -111,8 +111,8 @@ def test_two_words_for_a_split_are_never_one_of_them_alone(manifest, load):
     with pytest.raises(DataError) as caught:
         load("data.csv", split="test")
     assert str(caught.value) == (
-        "data.csv: in its column split test, testing may all be the split test: call the rows that are meant test, and "
-        "others by another word"
+        "data.csv: in its column split test, testing may all mean the split test: call the rows that you mean test, "
+        "and the others something else"
     )
 
 
@@ -121,7 +121,7 @@ def test_rows_of_no_split_are_counted(manifest, load):
     samples = load("data.csv", split="test")
     assert samples.names == ("a.png",)
     assert samples.info.notes[0] == (
-        "rows of data.csv whose split is no split's name are left out: 2, first line 3 (found empty, 'holdout')"
+        "rows of data.csv whose split is not a split's name are left out: 2, first line 3 (found empty, 'holdout')"
     )
 
 
@@ -131,7 +131,7 @@ def test_a_split_column_that_is_called_otherwise(manifest, load, header):
     with pytest.raises(DataError) as caught:
         load("data.csv", split="test")
     assert str(caught.value) == (
-        f"data.csv: data.split is test, and no column is called split; {header!r} holds test, train: call it split, or "
+        f"data.csv: data.split is test, but no column is called split; {header!r} holds test, train: call it split, or "
         "leave data.split out if all rows are meant"
     )
     assert load("data.csv").info.notes == (
@@ -143,7 +143,7 @@ def test_columns_that_only_look_like_a_split(manifest, load):
     manifest("path,label,part,dev,fold\na.png,sick,test,train,1\nb.png,sick,test,x,2\nsub/c.png,normal,test,y,3\n")
     assert load("data.csv", split="test").info.notes == ("data.csv has no column split: all its rows are one split",)
     assert load("data.csv").info.notes == ()
-    with pytest.raises(DataError, match=r"^data.csv: data.split is val, and .*; 'part' holds test: call it split"):
+    with pytest.raises(DataError, match=r"^data.csv: data.split is val, but .*; 'part' holds test: call it split"):
         load("data.csv", split="val")
 
 
@@ -189,7 +189,7 @@ def test_another_root(manifest, load, save_picture):
 
 def test_a_root_that_is_not_there(manifest, load):
     manifest("path,label\na.png,sick\n")
-    with pytest.raises(DataError, match=r"data.csv: data.root is elsewhere, and there is no such folder"):
+    with pytest.raises(DataError, match=r"data.csv: data.root is elsewhere, but there is no such folder"):
         load("data.csv", root="elsewhere")
 
 
@@ -307,7 +307,7 @@ def test_a_manifest_of_wrong_rows_is_not_read_on(manifest, load, monkeypatch, ro
         load("data.csv")
     lines = str(caught.value).splitlines()
     assert len(lines) == 11
-    assert lines[-1] == "data.csv: more than 20 mistakes; it is not read on"
+    assert lines[-1] == "data.csv: more than 20 mistakes; the rest is not read"
     assert len(asked) <= 21
 
 
@@ -401,7 +401,7 @@ def test_links_in_a_circle(manifest, load, tmp_path):
             "data.csv:1: no column 'path'; did you mean 'paths'.; the header is paths, label",
         ),
         ("a.png,sick\n", "data.csv:1: no column 'path'"),
-        ("path,label,path\n", "data.csv:1: the column 'path' is there twice"),
+        ("path,label,path\n", "data.csv:1: the column 'path' appears twice"),
         ("path,label\na.png,\u00b2\n", "data.csv:2: the policy has no label '\u00b2'"),
         ("path,label\na.png,7\n", "data.csv:2: label 7 is out of range: 0 to 1 are allowed"),
         ("path,label\na.png," + "9" * 5000, "data.csv:2: label 9+ is out of range"),

@@ -112,9 +112,9 @@ def test_the_download_fails(load, package, monkeypatch):
     [
         ("medmnist:chestmist", {}, "no data set 'chestmist'; did you mean 'chestmnist'"),
         ("medmnist:chestmnist_32", {}, "chestmnist has no size '32'; it has 28, 64"),
-        ("medmnist:chestmnist_²", {}, "is no name of a MedMNIST data set"),
-        ("medmnist:../../etc", {}, "is no name of a MedMNIST data set"),
-        ("medmnist:", {}, "is no name of a MedMNIST data set"),
+        ("medmnist:chestmnist_²", {}, "is not the name of a MedMNIST data set"),
+        ("medmnist:../../etc", {}, "is not the name of a MedMNIST data set"),
+        ("medmnist:", {}, "is not the name of a MedMNIST data set"),
         ("medmnist:chestmnist", {"split": "all"}, "split 'all' does not exist; it has train, val, test"),
     ],
 )
@@ -138,8 +138,8 @@ def written_package(tmp_path, monkeypatch):
 def test_the_data_sets_own_names_in_another_order(load, tmp_path, written_package):
     save_archive(tmp_path / "here" / "chestmnist_64.npz", 9)
     message = (
-        "medmnist:chestmnist_64: label 0 is normal there, and model.labels has sick at place 0, from 0; write them in "
-        "the order normal, sick, and where the network's scores are in another one, say so in model.scores"
+        "medmnist:chestmnist_64: label 0 is normal there, but model.labels has sick at place 0, from 0; write them in "
+        "the order normal, sick, and if the network's scores are in another order, give that in model.scores"
     )
     with pytest.raises(DataError, match=re.escape(message)):
         load("medmnist:chestmnist_64", root="here", labels=["sick", "normal"])

@@ -151,7 +151,7 @@ def test_as_a_source_without_a_number_or_split(load):
     [
         ("phantom:nodul", {}, "no such phantom; did you mean 'nodule'"),
         ("phantom:nodule", {"labels": ["a", "b", "c"]}, "has 2 labels, normal, nodule; the policy names 3"),
-        ("phantom:nodule", {"bits": 12}, "data.bits is 12, and 1 to 8 are allowed"),
+        ("phantom:nodule", {"bits": 12}, "data.bits is 12: 1 to 8 are allowed"),
         ("phantom:nodule", {"samples": 10**12}, "GiB of memory"),
         ("phantom:nodule", {"samples": 0}, "holds no samples"),
     ],

@@ -116,13 +116,13 @@ def test_few_bits_are_scaled_to_eight_where_the_policy_says_so(load, save_pictur
     save_picture("scans/normal/b.png", np.array([[0, 1, 254, 255]], np.uint8))
     (tmp_path / f"scans/normal/a.{kind}").write_bytes(few_bits([0, 1, 14, 15], 4, kind))
     with pytest.raises(
-        DataError, match=r"b.png stores 8 bits and .* 4: .*or say data.bits: 8, to which they are scaled"
+        DataError, match=r"b.png stores 8 bits and .* 4: .*or set data.bits: 8, to which they are scaled"
     ):
         load("scans")
     samples = load("scans", bits=8)
     assert samples.image(0).tolist() == [[[0, 17, 238, 255]]]
     assert samples.info.notes[0] == f"1 files, first normal/a.{kind}, store fewer bits, and are scaled to 8"
-    with pytest.raises(DataError, match=r"stores 4 bits; data.bits is 6, which it cannot hold"):
+    with pytest.raises(DataError, match=r"stores 4 bits and cannot hold the 6 that data.bits asks for"):
         load("scans", bits=6)
     (tmp_path / "scans/normal/b.png").unlink()
     assert load("scans", bits=8).info.sha256 != load("scans", bits=4).info.sha256
@@ -278,8 +278,8 @@ def test_a_tiffs_orientation_is_applied_and_its_shape_right(only):
     ("kind", "options", "message"),
     [
         ("MPO", {"save_all": True, "append_images": [Image.new("L", (4, 3))]}, r"holds several pictures \(MPO, as pho"),
-        ("JPEG2000", {}, r"a.png is JPEG 2000, whatever it is called: store it as PNG"),
-        ("JPEG2000", {"no_jp2": True}, r"a.png is JPEG 2000, whatever it is called: store it as PNG"),
+        ("JPEG2000", {}, r"a.png is JPEG 2000, whatever its name says: store it as PNG"),
+        ("JPEG2000", {"no_jp2": True}, r"a.png is JPEG 2000, whatever its name says: store it as PNG"),
     ],
 )
 def test_other_formats_are_told_whatever_they_are_called(only, kind, options, message):
@@ -314,7 +314,7 @@ def test_colour_of_sixteen_bits(only, tmp_path):
     with Image.open(tmp_path / "b.png") as opened:
         assert opened.mode == "RGB"  # Pillow would go on in silence
     (tmp_path / "b.png").rename(tmp_path / "scans/normal/b.png")
-    with pytest.raises(DataError, match=r"b.png is colour of 16 bits a channel, which Pillow cuts to 8"):
+    with pytest.raises(DataError, match=r"b.png is colour with 16 bits per channel, which Pillow cuts to 8"):
         only("a.png", COLOUR)
 
 
@@ -327,7 +327,7 @@ def test_colour_tiff_of_sixteen_bits(load, tmp_path, planar):
     path.write_bytes(tiff(4, 2, pixels, bits=16, photometric=2, samples=3, planes=1 if planar == "contig" else 3))
     with Image.open(path) as opened:
         assert opened.mode == "RGB"  # Pillow would go on in silence
-    with pytest.raises(DataError, match=r"a.tif is colour of 16 bits a channel, which Pillow cuts to 8"):
+    with pytest.raises(DataError, match=r"a.tif is colour with 16 bits per channel, which Pillow cuts to 8"):
         load("scans")
 
 
@@ -370,14 +370,14 @@ def test_depths_that_differ(only, save_picture):
     save_picture("scans/normal/b.png", DEEP)
     with pytest.raises(
         DataError,
-        match=r"b.png stores 16 bits and normal/a.png 8: a budget means one thing in one pixel space; each is judged "
-        r"as it is stored: convert the files to one depth, or give each depth a policy of its own$",
+        match=r"b.png stores 16 bits and normal/a.png 8: a budget means the same only within one pixel space; each is "
+        r"judged as it is stored: convert the files to one depth, or give each depth a policy of its own$",
     ):
         only("a.png", GREY)
 
 
 def test_bits_that_the_files_cannot_hold(only):
-    with pytest.raises(DataError, match=r"a.png stores 8 bits; data.bits is 12, which it cannot hold"):
+    with pytest.raises(DataError, match=r"a.png stores 8 bits and cannot hold the 12 that data.bits asks for"):
         only("a.png", GREY, bits=12)
 
 

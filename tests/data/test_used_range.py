@@ -38,7 +38,7 @@ def late_notes(images):
 def test_scans_that_use_no_more_than_a_quarter(scan, values, bits, said, shown, meant, header):
     path = scan(np.array([values], np.uint16), bits=bits, **header)
     note = f"no value is above {said}, {SHARES}{'' if header else SHOWN.format(f'at most about {shown}')}: "
-    note += f"if {meant} bits are meant, say data.bits: {meant}"
+    note += f"if {meant} bits are meant, set data.bits: {meant}"
     assert late_notes(open_scan(path)) == (() if said is None else (note,))
     assert late_notes(open_scan(path, bits=bits)) == ()  # the policy says that it is meant
     if meant is not None:
@@ -51,12 +51,12 @@ def test_scans_that_use_no_more_than_a_quarter(scan, values, bits, said, shown, 
         (
             [-500, 2047],
             f"all values lie from -500 to 2047 of -32768 to 32767, {SHARES}{SHOWN.format('49 % to 53 %')}: "
-            "if 12 bits are meant, say data.bits: 12",
+            "if 12 bits are meant, set data.bits: 12",
         ),
         (
             [-2049, 0],
             f"all values lie from -2049 to 0 of -32768 to 32767, {SHARES}{SHOWN.format('47 % to 50 %')}: "
-            "if 14 bits are meant, say data.bits: 14",
+            "if 14 bits are meant, set data.bits: 14",
         ),
         ([-8193, 0], None),
     ],
@@ -86,7 +86,7 @@ def test_ct(scan, units, bits, said, meant):
         return
     (note,) = notes
     assert note.startswith(f"all values lie from {said} of -33792 to 31743 HU, {SHARES}; without preprocess.window ")
-    assert note.endswith(f": if {meant[0]} bits are meant, say data.bits: {meant[0]} and data.hounsfield: {meant[1]}")
+    assert note.endswith(f": if {meant[0]} bits are meant, set data.bits: {meant[0]} and data.hounsfield: {meant[1]}")
     assert open_scan(path, bits=meant[0], hounsfield=meant[1]).image(0).shape == (1, 1, 2)
 
 
@@ -97,7 +97,7 @@ def test_what_was_not_measured_of_a_ct_does_not_count(scan, padding):
     path = scan(np.array([[-2000, 24, 1024]], np.int16), **CT, **padding)
     (note,) = late_notes(open_scan(path))
     assert note.startswith("all values lie from -1000 to 0 of -33792 to 31743 HU")
-    assert note.endswith("if 12 bits are meant, say data.bits: 12 and data.hounsfield: -1024")
+    assert note.endswith("if 12 bits are meant, set data.bits: 12 and data.hounsfield: -1024")
     assert open_scan(path, bits=12, hounsfield=-1024).image(0).tolist() == [[[0, 24, 1024]]]
     nothing = scan(np.array([[-2000, -2000]], np.int16), name="b.dcm", **CT, **padding)
     assert len(late_notes(open_scan(nothing))) == 1

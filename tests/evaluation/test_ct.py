@@ -79,8 +79,8 @@ def test_a_budget_in_hounsfield_units_of_images_that_are_no_ct(project):
     report = _report(project, "source: data.csv", model="")
     assert [gate.verdict for gate in report.gates] == ["pass", "error", "error"]
     assert report.gates[1].error == (
-        "epsilon 1 HU is in Hounsfield units, and data.csv holds no CT; say data.hounsfield, what level 0 is in "
-        "Hounsfield units, if it does"
+        "epsilon 1 HU is in Hounsfield units, and data.csv holds no CT; if it does, set data.hounsfield to what level "
+        "0 is in Hounsfield units"
     )
 
 

@@ -388,7 +388,7 @@ def test_the_minimum_norm_is_the_distance_to_the_nearest_threshold(project):
 def test_a_sigmoid_head_is_as_its_logits(project):
     plain = _report(project, _gate("{name: pgd, steps: 10}", 3)).gates[0]
     report = _report(project, _gate("{name: pgd, steps: 10}", 3), model="architecture_args: {sigmoid: true}")
-    assert report.model.output == "probabilities (told from 12 samples)"
+    assert report.model.output == "probabilities (inferred from 12 samples)"
     assert any("last sigmoid" in note for note in report.model.notes)
     assert _by_status(report.gates[0], "broken") == _by_status(plain, "broken")
 

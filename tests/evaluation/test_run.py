@@ -355,7 +355,7 @@ def test_code_that_is_edited_while_it_is_loaded_has_no_digest(project):
     edit = "with open(__file__, 'a') as file: file.write('#')"
     source.write_text(source.read_text().replace("        return", f"        {edit}\n        return"))
     (error,) = {gate.error for gate in _report(project, LADDER).gates}
-    assert error.endswith("changed while it was loaded; what was judged has no digest")
+    assert error.endswith("changed while it was loaded, so what was judged has no digest")
 
 
 # --- several workers -------------------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def _errors(report: AuditReport) -> str:
 
 def test_weights_that_are_lost_make_every_gate_an_error(project):
     (project / "brightness.safetensors").write_bytes(b"not weights")
-    assert "brightness.safetensors is not a whole safetensors file" in _errors(_report(project, LADDER))
+    assert "brightness.safetensors is not a complete safetensors file" in _errors(_report(project, LADDER))
 
 
 def test_data_that_cannot_be_read_make_every_gate_an_error(project):

@@ -228,7 +228,7 @@ def test_gates_look_at_all_samples_unless_the_policy_says_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("decision", "require", "message"),
     [
-        ("{rule: confident, stop: determined}", "accuracy: 0.6", "which is about the estimate"),
+        ("{rule: confident, stop: determined}", "accuracy: 0.6", "which is for rule: estimate"),
         ("{stop: early}", "auroc: 0.6", r"gates\[0\].require.auroc has no interval that holds at every number"),
         ("{stop: early}", "auroc: 0.6", r"; leave out gates\[0\].require.auroc, or decision.stop"),
         ("{stop: soon}", "accuracy: 0.6", "'never', 'early' or 'determined'"),

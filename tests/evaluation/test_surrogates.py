@@ -72,12 +72,15 @@ NAMED = {
     ),
     "scores": (
         {"path": "other.safetensors", "task": "binary"},
-        r"a binary task has one score a sample; the surrogate gives 2",
+        r"a binary task has one score per sample; the surrogate gives 2",
     ),
-    "several": ({"path": "both.pt"}, r"holds weights under 'model', 'ema'; say surrogate\.weights: which of them"),
+    "several": (
+        {"path": "both.pt"},
+        r"holds weights under 'model', 'ema'; name the one to judge in surrogate\.weights",
+    ),
     "places": (
         {"path": "other.safetensors", "scores": [0, 2]},
-        r"surrogate\.scores names place 2, and the surrogate gives 2 scores",
+        r"surrogate\.scores names place 2, but the surrogate gives 2 scores",
     ),
 }
 

@@ -80,7 +80,7 @@ def test_the_same_scores(name, artefacts, net):
         torch.testing.assert_close(again, expected[:number], rtol=1e-5, atol=1e-6)
         assert again.dtype == torch.float32
         assert not again.requires_grad
-    assert candidate.info.output == "logits (told from 7 samples)"
+    assert candidate.info.output == "logits (inferred from 7 samples)"
 
 
 @pytest.mark.parametrize("name", SAVERS)
@@ -219,7 +219,7 @@ def test_onnx_of_stored_integers(tmp_path):
 def test_images_that_are_no_bytes_for_a_candidate_of_bytes(preprocess, ends, tmp_path):
     """Cast to whole numbers, nearly all of them would be black or white."""
     tiny.save_linear_onnx(tmp_path / "net.onnx", np.repeat(WEIGHTS, 3, axis=0), kind=TensorProto.UINT8, shape=RGB)
-    match = rf"takes whole numbers from 0 to 255, and .* makes numbers from {re.escape(ends)}; set .*range: \[0, 255\]"
+    match = rf"takes whole numbers from 0 to 255, but .* makes numbers from {re.escape(ends)}; set .*range: \[0, 255\]"
     with pytest.raises(CandidateError, match=match):
         tiny.load(tmp_path / "net.onnx", tiny.pictures(3, channels=3), preprocess=preprocess)
 
@@ -235,7 +235,7 @@ def test_halves_on_a_cpu_are_said_to_be_computed_in_float32(tmp_path):
     for kind, count in ((TensorProto.FLOAT16, 1), (TensorProto.FLOAT, 0)):
         tiny.save_linear_onnx(tmp_path / "net.onnx", WEIGHTS, kind=kind)
         notes = tiny.load(tmp_path / "net.onnx")[0].info.notes
-        assert sum("computes in float32 on a CPU" in note for note in notes) == count
+        assert sum("in float32 on a CPU" in note for note in notes) == count
 
 
 def test_onnx_of_halves_that_overflow_gives_a_sentence(tmp_path):
@@ -271,7 +271,8 @@ def test_onnx_prints_nothing_of_its_own(tmp_path, capfd):
 
 def test_several_outputs_are_a_question(tmp_path):
     tiny.save_linear_onnx(tmp_path / "two.onnx", WEIGHTS, outputs=("scores", "features"))
-    question = r"two\.onnx has 2 outputs \(scores \(float n×2\), features \(float n×2\)\).*Say model\.output_name"
+    question = r"two\.onnx has 2 outputs \(scores \(float n×2\), features \(float n×2\)\).*name the one that has the "
+    question += r"scores in model\.output_name"
     with pytest.raises(CandidateError, match=question):
         tiny.load(tmp_path / "two.onnx")
     with pytest.raises(CandidateError, match=r"no output 'score', which model\.output_name asks for; it has scores"):
@@ -329,9 +330,9 @@ class OfSoMany(tiny.TinyNet):
     [
         (
             2,
-            r"scores of shape \(2, 2\), as one does that was traced for 2 images: .* or trace it for one and say model",
+            r"scores of shape \(2, 2\), like one that was traced for 2 images: .* or trace it for one and set model",
         ),
-        (1, r"scores of shape \(1, 2\), as one does that was traced for 1 image: .* or say model\.batch_size: 1$"),
+        (1, r"scores of shape \(1, 2\), like one that was traced for 1 image: .* or set model\.batch_size: 1$"),
     ],
 )
 def test_a_trace_of_so_many_images(number, match, tmp_path):

@@ -41,7 +41,7 @@ RAW = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.0, 4.0], [0.2, 0.3, 0.1]])
 def test_logits_are_told(labels, output):
     head = read_head(_spec(labels=labels, output=output), RAW[:, : len(labels)])
     assert not head.outputs_probabilities
-    assert head.found == f"logits ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
+    assert head.found == f"logits ({'inferred from 3 samples' if output == 'auto' else 'as the policy says'})"
 
 
 @pytest.mark.parametrize("labels", [TWO, THREE])
@@ -49,7 +49,7 @@ def test_logits_are_told(labels, output):
 def test_probabilities_are_told(labels, output):
     head = read_head(_spec(labels=labels, output=output), RAW[:, : len(labels)].softmax(dim=1))
     assert head.outputs_probabilities
-    assert head.found == f"probabilities ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
+    assert head.found == f"probabilities ({'inferred from 3 samples' if output == 'auto' else 'as the policy says'})"
 
 
 @pytest.mark.parametrize("output", ["auto", "logits"])
@@ -69,7 +69,7 @@ def test_one_probability_is_told(output):
 def test_one_score_that_nothing_tells_is_asked_about(far):
     """As of a network that looks at each image by its own range, or takes no such inputs."""
     raw, beyond = torch.tensor([[0.1], [0.7]]), lambda: None if far is None else torch.tensor(far)
-    with pytest.raises(CandidateError, match=r"all 2 samples lie between 0 and 1, and .*; say model\.output: probab"):
+    with pytest.raises(CandidateError, match=r"all 2 samples lie between 0 and 1, and .*; set model\.output: probab"):
         read_head(_spec(task="binary"), raw, beyond)
     assert read_head(_spec(task="binary", output="probabilities"), raw, beyond).outputs_probabilities
     assert not read_head(_spec(task="binary", output="logits"), raw, beyond).outputs_probabilities
@@ -79,7 +79,7 @@ def test_one_score_that_nothing_tells_is_asked_about(far):
 
 @pytest.mark.parametrize("raw", [[[0.002], [0.7]], [[0.1], [0.999]]])
 def test_scores_at_one_end_are_not_those_of_a_sure_sigmoid(raw):
-    with pytest.raises(CandidateError, match=r"nothing tells what they are; say model\.output"):
+    with pytest.raises(CandidateError, match=r"it is unclear what they are; set model\.output"):
         read_head(_spec(task="binary"), torch.tensor(raw))
 
 
@@ -153,7 +153,7 @@ def test_an_operating_point_on_what_nothing_tells():
     """Scores of independent sigmoids: a threshold on them is none on what a softmax makes of them."""
     raw, far = torch.tensor([[0.2, 0.3, 0.1], [0.9, 0.1, 0.9]]), torch.tensor([[1.0, 1, 0], [0, 0, 1]])
     options = {"labels": THREE, "positive": "benign", "operating_point": 0.4}
-    with pytest.raises(CandidateError, match=r"do not sum to 1, so that nothing tells what model\.operating_point is"):
+    with pytest.raises(CandidateError, match=r"do not sum to 1, so it is unclear what model\.operating_point is"):
         read_head(_spec(**options), raw, lambda: far)
     assert not read_head(_spec(**options), raw, lambda: 1000 * raw).outputs_probabilities
     assert not read_head(_spec(**options, output="logits"), raw, lambda: far).outputs_probabilities
@@ -162,7 +162,7 @@ def test_an_operating_point_on_what_nothing_tells():
     assert head.decide(head.logits(raw)).tolist() == [1, 0]  # .3 of .6, and .1 of 1.9
     told = read_head(_spec(**options, output="probabilities"), raw, lambda: 1000 * raw)
     assert "on far brighter inputs they leave 0 to 1" in told.found
-    with pytest.raises(CandidateError, match=r"range from 0\.3 to 2\.7; say logits, or auto"):
+    with pytest.raises(CandidateError, match=r"range from 0\.3 to 2\.7; set logits, or auto"):
         read_head(_spec(**options, output="probabilities"), 3 * raw, lambda: far)
 
 
@@ -174,7 +174,7 @@ WEIGHTS = torch.tensor([3.0, 1.0, 0.2])
 def test_an_operating_point_on_probabilities_with_weights(far, share):
     raw = share * WEIGHTS * RAW.softmax(dim=1)
     options = {"labels": THREE, "positive": "benign", "operating_point": 0.4}
-    with pytest.raises(CandidateError, match=r"do not sum to 1, so that nothing tells what model\.operating_point is"):
+    with pytest.raises(CandidateError, match=r"do not sum to 1, so it is unclear what model\.operating_point is"):
         read_head(_spec(**options), raw, lambda: far)
     assert not read_head(_spec(labels=THREE), raw, lambda: far).outputs_probabilities
     assert not read_head(_spec(**options, output="logits"), raw, lambda: far).outputs_probabilities
@@ -190,7 +190,7 @@ def test_scores_that_grow_with_brightness_or_change_their_sign_there_are_logits(
 @pytest.mark.parametrize("far", [[[1.0], [1.0]], [[0.0], [0.4]]])
 def test_a_probability_stated_as_a_logit(far):
     raw = torch.tensor([[0.1], [0.7]])
-    with pytest.raises(CandidateError, match=r"says logits, but .* stay there on far brighter inputs.*; say probab"):
+    with pytest.raises(CandidateError, match=r"says logits, but .* stay there on far brighter inputs.*; set probab"):
         read_head(_spec(task="binary", output="logits"), raw, lambda: torch.tensor(far))
 
 
@@ -202,15 +202,15 @@ def test_one_logit_that_brightness_does_not_move_is_what_the_policy_says(raw):
 
 
 def test_logits_stated_as_probabilities():
-    with pytest.raises(CandidateError, match=r"output says probabilities.* range from -3 to 4; say logits, or auto"):
+    with pytest.raises(CandidateError, match=r"output says probabilities.* range from -3 to 4; set logits, or auto"):
         read_head(_spec(labels=THREE, output="probabilities"), RAW)
-    with pytest.raises(CandidateError, match=r"says probabilities, .* range from -2 to 0\.3; say logits, or auto"):
+    with pytest.raises(CandidateError, match=r"says probabilities, .* range from -2 to 0\.3; set logits, or auto"):
         read_head(_spec(task="binary", output="probabilities"), torch.tensor([[0.3], [-2.0]]))
 
 
 def test_probabilities_stated_as_logits():
     with pytest.raises(
-        CandidateError, match=r"output says logits, but .* all 3 samples .* sum to 1.*; say probabilities"
+        CandidateError, match=r"output says logits, but .* all 3 samples .* sum to 1.*; set probabilities"
     ):
         read_head(_spec(labels=THREE, output="logits"), RAW.softmax(dim=1))
 
@@ -224,20 +224,28 @@ def test_probabilities_stated_as_logits():
         (
             {"labels": THREE},
             (4, 2),
-            r"gives 2 scores a sample, .* names 3 \(normal, benign, malignant\); a network whose scores are others is "
-            r"wrapped \(docs/policy\.md, 'Scores that are not the labels'\)$",
+            r"gives 2 scores per sample, .* names 3 \(normal, benign, malignant\); wrap a network that gives other "
+            r"scores \(docs/policy\.md, 'Scores that are not the labels'\)$",
         ),
-        ({"labels": TWO}, (4, 1), r"gives 1 scores a sample.*; did you mean task: binary\?"),
-        ({"labels": TWO, "task": "binary"}, (4, 2), r"one score a sample; .* gives 2; did you mean task: multiclass\?"),
+        ({"labels": TWO}, (4, 1), r"gives 1 scores per sample.*; did you mean task: binary\?"),
+        (
+            {"labels": TWO, "task": "binary"},
+            (4, 2),
+            r"one score per sample; .* gives 2; did you mean task: multiclass\?",
+        ),
         (
             {"labels": TWO, "task": "binary"},
             (4, 3),
-            r"a binary task has one score a sample; the candidate gives 3; say which one in model\.scores, ",
+            r"a binary task has one score per sample; the candidate gives 3; give its place in model\.scores, ",
         ),
         ({"labels": TWO}, (4, 2, 7, 7), r"scores have shape \(4, 2, 7, 7\); \(samples, labels\) is needed"),
-        ({"labels": tuple("abcdefgh")}, (4, 9), r"names 8 \(a, b, c, d, e, f, …\); say in model\.scores which"),
+        (
+            {"labels": tuple("abcdefgh")},
+            (4, 9),
+            r"names 8 \(a, b, c, d, e, f, …\); give the places of the labels' scores",
+        ),
         ({"labels": tuple("abcde")}, (4, 1), r"gives 1 scores .*names 5 \(.*; .*docs/policy\.md, 'Scores that"),
-        ({"labels": TWO, "scores": (0, 4)}, (4, 4), r"model\.scores names place 4, and the candidate gives 4 scores"),
+        ({"labels": TWO, "scores": (0, 4)}, (4, 4), r"model\.scores names place 4, but the candidate gives 4 scores"),
     ],
 )
 def test_labels_that_do_not_match(options, shape, match):

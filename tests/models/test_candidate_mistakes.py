@@ -105,7 +105,7 @@ def test_a_network_of_more_than_an_image(tmp_path):
         with pytest.raises(CandidateError) as caught:
             tiny.load(tmp_path / name, **options)
         assert str(caught.value).startswith("the candidate fails on inputs of 1×6×5 (channels × height × width): ")
-        assert "a candidate takes one image alone: a network that takes more is wrapped" in str(caught.value)
+        assert "a candidate takes only one image: wrap a network that takes more" in str(caught.value)
 
 
 class Convolved(nn.Module):
@@ -255,7 +255,7 @@ class Renamed(tiny.TinyNet):
 def test_names_that_save_pretrained_gives_are_told(tmp_path, net):
     renamed = {name.replace("conv", "vit.embeddings"): value for name, value in net.state_dict().items()}
     torch.save(renamed, tmp_path / "net.pt")
-    told = "; save_pretrained of transformers gives weights other names than the network"
+    told = "; transformers' save_pretrained gives weights other names than the network"
     for architecture, is_told in (("test_candidate_mistakes:Renamed", True), ("tiny_models:TinyNet", False)):
         with pytest.raises(CandidateError, match=r"2 missing: conv\.weight, conv\.bias; 2 not in it: vit") as caught:
             tiny.load(tmp_path / "net.pt", architecture=architecture)
@@ -264,9 +264,7 @@ def test_names_that_save_pretrained_gives_are_told(tmp_path, net):
 
 def test_what_a_file_holds_beside_all_weights_may_be_part_of_the_network(tmp_path, net):
     torch.save(net.state_dict() | {"op_threshs": torch.ones(2)}, tmp_path / "net.pt")
-    match = (
-        r"^net\.pt holds all weights of tiny_models:TinyNet, and beside them op_threshs, for which there is no place"
-    )
+    match = r"^net\.pt holds all weights of tiny_models:TinyNet, but also op_threshs, for which there is no place"
     with pytest.raises(CandidateError, match=match):
         tiny.load(tmp_path / "net.pt")
 
@@ -329,7 +327,7 @@ def test_weights_of_another_precision_are_said(tmp_path, net):
     state = {name: value.bfloat16() if value.is_floating_point() else value for name, value in net.state_dict().items()}
     torch.save(state, tmp_path / "net.pt")
     notes = tiny.load(tmp_path / "net.pt")[0].info.notes
-    assert "its weights are stored as bfloat16, and the network works in float32" in notes
+    assert "its weights are stored as bfloat16, but the network works in float32" in notes
     torch.save(net.state_dict(), tmp_path / "net.pt")
     assert not any("weights" in note for note in tiny.load(tmp_path / "net.pt")[0].info.notes)
 
@@ -348,7 +346,7 @@ def test_weights_that_are_no_numbers(value, tmp_path):
 
 def test_labels_that_do_not_match_the_head(tmp_path, net):
     tiny.save_exported(net, tmp_path / "net.pt2")
-    with pytest.raises(CandidateError, match=r"gives 2 scores a sample, and model\.labels names 3 \(a, b, c\)"):
+    with pytest.raises(CandidateError, match=r"gives 2 scores per sample, but model\.labels names 3 \(a, b, c\)"):
         tiny.load(tmp_path / "net.pt2", labels=("a", "b", "c"))
     with pytest.raises(CandidateError, match=r"a binary task has one score .*; did you mean task: multiclass\?"):
         tiny.load(tmp_path / "net.pt2", task="binary")
@@ -357,7 +355,10 @@ def test_labels_that_do_not_match_the_head(tmp_path, net):
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (lambda image: image, r"scores have shape \(6, 1, 6, 5\); .* a map of scores is not judged"),
+        (
+            lambda image: image,
+            r"scores have shape \(6, 1, 6, 5\); .* a map of scores \(segmentation\) is not supported",
+        ),
         (lambda image: image.mean((2, 3)).sum(0, keepdim=True), r"answers 6 images with scores of shape \(1, 1\)"),
         (lambda image: image.sum(), r"answers 6 images with scores of shape \(\); the first axis"),
         (lambda image: None, "answers with NoneType, not with one tensor of scores: have forward return the logits"),
@@ -432,7 +433,7 @@ def test_an_unsure_logit_is_not_taken_for_a_probability(sigmoid, tmp_path):
     tiny.save_safetensors(Unsure(), tmp_path / "net.safetensors")
     options = {"architecture": "test_candidate_mistakes:Unsure", "architecture_args": {"sigmoid": sigmoid}}
     candidate, logits = tiny.load(tmp_path / "net.safetensors", task="binary", **options)
-    assert candidate.info.output == f"{'probabilities' if sigmoid else 'logits'} (told from 6 samples)"
+    assert candidate.info.output == f"{'probabilities' if sigmoid else 'logits'} (inferred from 6 samples)"
     expected = Unsure()(tiny.pictures().shares()).detach()
     assert ((expected > 0) & (expected < 1)).all()
     torch.testing.assert_close(logits[:, 1:] - logits[:, :1], expected)
@@ -462,7 +463,7 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
         return whole(self, image.detach()) + torch.zeros(1, requires_grad=True)
 
     monkeypatch.setattr(tiny.TinyNet, "forward", unused)
-    with pytest.raises(AccessError, match=r"as quantised networks have none, .* in numpy .* only asks \(square,"):
+    with pytest.raises(AccessError, match=r"like quantised networks .* in numpy .* only asks \(square,"):
         candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
     def broken(self, image):
@@ -479,7 +480,7 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
 def test_a_device_that_is_not_there(name, tmp_path, net, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
-    with pytest.raises(CandidateError, match=rf"model\.device is {name}, and this machine has 0 usable GPUs; say auto"):
+    with pytest.raises(CandidateError, match=rf"model\.device is {name}, but this machine has 0 usable GPUs; set auto"):
         tiny.load(tmp_path / "net.safetensors", device=name)
     assert tiny.load(tmp_path / "net.safetensors", device="auto")[0].device == tiny.CPU
 

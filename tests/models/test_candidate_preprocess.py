@@ -93,7 +93,7 @@ def test_a_window_on_what_can_be_stored(window, space, fits):
     if fits:
         preprocess.check((1, 8, 8))
     else:
-        with pytest.raises(CandidateError, match=r"model\.preprocess\.window is .*, and the images store "):
+        with pytest.raises(CandidateError, match=r"model\.preprocess\.window is .*, but the images store "):
             preprocess.check((1, 8, 8))
 
 
@@ -236,15 +236,15 @@ def test_rows_are_independent():
 @pytest.mark.parametrize(
     ("options", "stored", "match"),
     [
-        ({"channels": 1}, (3, 8, 8), r"images have 3 channels and model\.preprocess\.channels is 1; only grey images"),
+        ({"channels": 1}, (3, 8, 8), r"images have 3 channels, but model\.preprocess\.channels is 1; only grey images"),
         ({"mean": (0.1, 0.2, 0.3)}, (1, 8, 8), r"model\.preprocess\.mean has 3 numbers for 1 channels"),
         ({"std": (0.1, 0.2)}, (3, 8, 8), r"model\.preprocess\.std has 2 numbers for 3 channels"),
         ({"channels": 3, "mean": (0.1, 0.2)}, (1, 8, 8), r"model\.preprocess\.mean has 2 numbers for 3 channels"),
-        ({"order": "BGR"}, (1, 8, 8), r"model\.preprocess\.order is BGR, and the network is given 1 channels"),
+        ({"order": "BGR"}, (1, 8, 8), r"model\.preprocess\.order is BGR, but the network is given 1 channels"),
         (
             {"resize": 6, "crop": (6, 8)},
             (1, 9, 8),
-            r"crop is 6×8 \(height × width\), and images of 9×8 are 6×6 before it; nothing is padded: crop less, or",
+            r"crop is 6×8 \(height × width\), but images of 9×8 are 6×6 before it; nothing is padded: crop less, or",
         ),
     ],
 )

@@ -55,7 +55,7 @@ def test_of_several_it_is_asked_which(first, second, tmp_path):
     averaged = AveragedModel(EMA).state_dict() if second == "model_ema" else EMA.state_dict()
     torch.save({first: MODEL.state_dict(), second: averaged, "epoch": 3}, tmp_path / "net.pt")
     assert _said(tmp_path / "net.pt") == (
-        f"net.pt holds weights under '{first}', '{second}'; say model.weights: which of them is judged"
+        f"net.pt holds weights under '{first}', '{second}'; name the one to judge in model.weights"
     )
     for key, net in ((first, MODEL), (second, EMA)):
         candidate, logits = tiny.load(tmp_path / "net.pt", weights=key)
@@ -89,7 +89,8 @@ def test_nested_weights(tmp_path):
         ),
         (
             MODEL.state_dict(),
-            "net.pt has no weights under 'ema', which model.weights asks for; it is a state dict itself: leave it out",
+            "net.pt has no weights under 'ema', which model.weights asks for; the file is itself a state dict: leave "
+            "it out",
         ),
     ],
 )
@@ -156,7 +157,7 @@ def test_averages_that_callbacks_keep_are_several_too(callback, tmp_path):
         "loops": {"fit_loop": {"state_dict": {}, "saved": MODEL.state_dict()}},
     }
     torch.save(held, tmp_path / "net.ckpt")
-    assert _said(tmp_path / "net.ckpt").endswith("; say model.weights: which of them is judged")
+    assert _said(tmp_path / "net.ckpt").endswith("; name the one to judge in model.weights")
     assert "loops" not in _said(tmp_path / "net.ckpt")
     _is(tiny.load(tmp_path / "net.ckpt", weights=key)[1], EMA)
     _is(tiny.load(tmp_path / "net.ckpt", weights="state_dict")[1], MODEL)
@@ -174,10 +175,10 @@ def test_a_list_of_averages_is_noted(tmp_path):
     torch.save(held, tmp_path / "net.pt")
     candidate, logits = tiny.load(tmp_path / "net.pt")
     _is(logits, MODEL)
-    (note,) = (note for note in candidate.info.notes if "averages of weights" in note)
+    (note,) = (note for note in candidate.info.notes if "under 'ema.shadow_params'" in note)
     assert note == (
-        "the file holds tensors of the shapes of its parameters under 'ema.shadow_params', too, as averages of weights "
-        "may be kept; judged are those under 'model'"
+        "the file also holds tensors of the shapes of its parameters under 'ema.shadow_params', perhaps averages of "
+        "weights; those under 'model' are judged"
     )
 
 
@@ -186,7 +187,7 @@ def test_a_list_of_averages_is_noted(tmp_path):
     ("name", "value", "cure"),
     [
         ("fc._packed_params.dtype", torch.qint8, "(dtype) is quantised weights, which are packed with their scales: "),
-        ("fc.extra", 3, "(int) is no tensor: leave it out where the state dict is saved"),
+        ("fc.extra", 3, "(int) is not a tensor: leave it out when you save the state dict"),
     ],
 )
 def test_what_is_nearly_a_state_dict(name, value, cure, key, tmp_path):
@@ -207,7 +208,7 @@ def test_an_object_that_holds_a_network(architecture, tmp_path):
     torch.save(Learner(MODEL), tmp_path / "net.pt")
     assert _said(tmp_path / "net.pt", architecture=architecture, trust="pickle") == (
         "net.pt holds no state dict (names to tensors), but Learner; save the state_dict() of the network in it "
-        "(of a Learner of fastai: learn.model.state_dict())"
+        "(for a Learner of fastai: learn.model.state_dict())"
     )
 
 
@@ -241,8 +242,8 @@ def _checkpoint(path, saved, *, key="hyper_parameters", nested=False):
 def test_weights_of_a_network_with_other_arguments_are_not_judged(key, nested, tmp_path):
     path = _checkpoint(tmp_path / "net.ckpt", {"temperature": 0.05, "prior": [0, -2]}, key=key, nested=nested)
     assert _said(path, architecture="test_checkpoints:Scaled") == (
-        "net.ckpt was saved with temperature=0.05, prior=[0, -2], and test_checkpoints:Scaled is built with "
-        "temperature=1.0, prior=[0, 0]; say in model.architecture_args what it is to be built with"
+        "net.ckpt was saved with temperature=0.05, prior=[0, -2], but test_checkpoints:Scaled is built with "
+        "temperature=1.0, prior=[0, 0]; set in model.architecture_args what to build it with"
     )
     arguments = {"temperature": 0.05, "prior": [0, -2]}
     candidate, logits = tiny.load(path, architecture="test_checkpoints:Scaled", architecture_args=arguments)
@@ -255,7 +256,7 @@ def test_weights_of_a_network_with_other_arguments_are_not_judged(key, nested, t
 def test_any_plain_value_counts(value, tmp_path):
     path = _checkpoint(tmp_path / "net.ckpt", {"act": value})
     told = "[0.0, 1]" if isinstance(value, list) else repr(value)
-    assert f"saved with act={told}, and test_checkpoints:Scaled is built with act='relu'" in _said(
+    assert f"saved with act={told}, but test_checkpoints:Scaled is built with act='relu'" in _said(
         path, architecture="test_checkpoints:Scaled"
     )
 
@@ -273,11 +274,11 @@ def test_what_training_alone_needs_and_what_cannot_be_compared_is_noted(tmp_path
     candidate, _ = tiny.load(path, architecture="test_checkpoints:Trained")
     notes = [note for note in candidate.info.notes if "saved with" in note]
     assert len(notes) == 2
-    assert "saved with lr=0.001, data_dir='/scratch', and test_checkpoints:Trained is built with lr=0.1" in notes[0]
-    assert notes[0].endswith("which by their names training alone needs")
+    assert "saved with lr=0.001, data_dir='/scratch', but test_checkpoints:Trained is built with lr=0.1" in notes[0]
+    assert notes[0].endswith("which by their names only training needs")
     assert notes[1].endswith("is built with: act")
     _checkpoint(path, {**arguments, "clr": 2})
-    assert "saved with clr=2, and" in _said(path, architecture="test_checkpoints:Trained")
+    assert "saved with clr=2, but" in _said(path, architecture="test_checkpoints:Trained")
 
 
 def test_the_same_arguments_are_not_noted(tmp_path):
@@ -292,7 +293,7 @@ def test_a_policy_may_say_otherwise_and_it_is_noted(tmp_path):
         path, architecture="test_checkpoints:Scaled", architecture_args={"temperature": 1.0, "act": "relu"}
     )
     _is(logits, MODEL)
-    note = "the file was saved with temperature=0.05, and the policy says temperature=1.0"
+    note = "the file was saved with temperature=0.05, but the policy says temperature=1.0"
     assert note in candidate.info.notes
 
 
@@ -302,7 +303,7 @@ def test_what_nothing_compares_is_noted(architecture, tmp_path):
     path = _checkpoint(tmp_path / "net.ckpt", saved)
     candidate, _ = tiny.load(path, architecture=f"test_checkpoints:{architecture}")
     assert candidate.info.notes[1:] == (
-        "the file was saved with 2 arguments that nothing compares with what "
+        "the file was saved with 2 arguments not compared with what "
         f"test_checkpoints:{architecture} is built with: lr, pos_weight",
     )
 

@@ -61,7 +61,7 @@ def test_what_is_not_chosen_does_not_matter(unknown, tmp_path):
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     options = {"architecture": "test_chosen_scores:Findings", "architecture_args": {"unknown": unknown}}
     options |= {"task": "multilabel", "labels": ("effusion", "mass", "nodule"), "output": "probabilities"}
-    match = r"gives 4 scores a sample, .* names 3 .*; say in model\.scores which .* put the head on"
+    match = r"gives 4 scores per sample, .* names 3 .*; give the places of the labels' scores, .* put the head on"
     with pytest.raises(CandidateError, match=match):
         tiny.load(tmp_path / "net.safetensors", **options)
     _, logits = tiny.load(tmp_path / "net.safetensors", scores=(3, 2, 0), **options)
@@ -75,7 +75,7 @@ def test_a_last_sigmoid_is_left_off_all_the_same(tmp_path):
     assert leave_off(net, "sigmoid") is not None
     options = {"trust": "pickle", "architecture": None, "task": "multilabel", "output": "probabilities"}
     candidate, logits = tiny.load(tmp_path / "net.pt", scores=PLACES, **options)
-    assert any("what goes into its last sigmoid" in note for note in candidate.info.notes)
+    assert any("the input of its last sigmoid" in note for note in candidate.info.notes)
     images = tiny.pictures().shares()
     torch.testing.assert_close(candidate.search_logits(images), logits, rtol=1e-3, atol=1e-4)
 
@@ -84,7 +84,7 @@ def test_one_logit_of_several(tmp_path):
     net = tiny.tiny_net(labels=4)
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     options = {"architecture_args": {"labels": 4}, "task": "binary"}
-    match = r"one score a sample; the candidate gives 4; say .* model\.scores, or, if .* features, put the head on"
+    match = r"one score per sample; the candidate gives 4; give .* model\.scores, or, if .* features, put the head on"
     with pytest.raises(CandidateError, match=match):
         tiny.load(tmp_path / "net.safetensors", **options)
     _, logits = tiny.load(tmp_path / "net.safetensors", scores=(1,), **options)
@@ -109,7 +109,7 @@ def test_a_softmax_is_told_by_all_of_its_scores(chosen, tmp_path):
     options = {"trust": "pickle", "architecture": None, "labels": ("first", "second", "third")[: len(chosen)]}
     candidate, logits = tiny.load(tmp_path / "net.pt", scores=chosen, **options)
     assert candidate.info.output.startswith("probabilities")
-    assert "what goes into its last softmax" in " ".join(candidate.info.notes)
+    assert "the input of its last softmax" in " ".join(candidate.info.notes)
     images = tiny.pictures().shares()
     torch.testing.assert_close(
         logits.softmax(1), net(images)[:, list(chosen)].softmax(1).detach(), rtol=1e-4, atol=1e-5

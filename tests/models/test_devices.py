@@ -42,7 +42,7 @@ def test_a_gpu_that_pytorch_has_no_code_for(old_gpu, tmp_path, net):
     assert candidate.device == tiny.CPU
     (note,) = candidate.info.notes
     assert re.fullmatch(f"it runs on the CPU: this machine's PyTorch does not run on {gpu}", note)
-    match = f"model.device is cuda:0, and this machine's PyTorch does not run on {gpu}; install a PyTorch that does, or"
+    match = f"model.device is cuda:0, but this machine's PyTorch does not run on {gpu}; install a PyTorch that does, or"
     with pytest.raises(CandidateError, match=match):
         tiny.load(tmp_path / "net.safetensors", device="cuda:0")
 

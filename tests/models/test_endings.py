@@ -124,7 +124,7 @@ def test_two_sides_of_a_sigmoid_in_onnx(bias, tmp_path):
     held = [("w", weights), ("b", np.float32([bias])), ("one", np.float32(1))]
     onnx.save(model_of(nodes, held=held), tmp_path / "net.onnx")
     candidate, _ = tiny.load(tmp_path / "net.onnx", tiny.pictures(7))
-    assert any("searches look at what goes into its last softmax" in note for note in candidate.info.notes)
+    assert any("searches use the input of its last softmax" in note for note in candidate.info.notes)
     labels = torch.zeros(7, dtype=torch.int64)
     gradient = candidate.gradient(IMAGES, labels, labels, lambda logits, *_: logits[:, 1] - logits[:, 0])[2]
     expected = torch.from_numpy(weights).reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)

@@ -161,7 +161,7 @@ def test_one_image_at_a_time_where_two_do_not_fit(tmp_path):
         check_evaluation_mode(_ask_in(sizes, most=4), images, 4, None)
     found, (note,) = check_evaluation_mode(_ask_in(sizes, most=1), images, 1, None)
     assert found is None
-    assert note.endswith("could not be tried: two at once do not fit in memory")
+    assert note.endswith("could not be tested: two at once do not fit in memory")
 
 
 def test_one_that_takes_a_single_image_is_refused_where_the_gates_give_it_several():
@@ -176,7 +176,7 @@ def test_one_that_takes_a_single_image_is_refused_where_the_gates_give_it_severa
     images = tiny.pictures(2).shares()
     found, (note,) = check_evaluation_mode(chunked, images, 1, None)
     assert found is None
-    assert note.endswith("could not be tried: it takes one at a time")
+    assert note.endswith("could not be tested: it takes one at a time")
     with pytest.raises(CandidateError, match="one at a time"):
         check_evaluation_mode(chunked, images, 4, None)
 
@@ -369,7 +369,7 @@ def test_folds_in_a_plain_list_that_are_in_evaluation_mode(tmp_path):
     torch.save({"scale": torch.ones(1)}, tmp_path / "net.pt")
     options = {"architecture": "test_evaluation_mode:Folds", "architecture_args": {"meant": True}}
     candidate, logits = tiny.load(tmp_path / "net.pt", **options)
-    assert any("the weights of folds[0] are none of the file" in note for note in candidate.info.notes)
+    assert any("the weights of folds[0] come from its code, not from the file" in note for note in candidate.info.notes)
     torch.testing.assert_close(logits, _sensitive()(tiny.pictures().shares()).detach())
 
 
@@ -396,7 +396,7 @@ class OfTheBatch(Sensitive):
 def test_who_means_the_batch_to_count_is_told_of_single_images(tmp_path):
     torch.save(_sensitive().state_dict(), tmp_path / "net.pt")
     options = {"architecture": "test_evaluation_mode:OfTheBatch"}
-    with pytest.raises(CandidateError, match=r"a plain list.*; if that is meant so .*model\.batch_size: 1$"):
+    with pytest.raises(CandidateError, match=r"a plain list.*; if that is intended .*model\.batch_size: 1$"):
         tiny.load(tmp_path / "net.pt", **options)
     tiny.load(tmp_path / "net.pt", **options, batch_size=1)
 

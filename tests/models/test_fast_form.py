@@ -109,7 +109,7 @@ def _notes(candidate) -> str:
 def test_the_faster_form_says_what_it_is_and_agrees(tmp_path):
     candidate = _saved(tmp_path, Wide())
     words = "batch norm folded, channels-last" + (", bfloat16" if NATIVE else "")
-    assert f"searches ask a faster form of it ({words})" in _notes(candidate)
+    assert f"searches use a faster form of it ({words})" in _notes(candidate)
     images, labels = tiny.pictures(9).shares(), torch.zeros(9, dtype=torch.int64)
     logits, loss, gradient = candidate.gradient(images, labels, labels, LOSS)
     exact_logits, exact_loss, exact = candidate.gradient(images, labels, labels, LOSS, exact=True)
@@ -121,7 +121,7 @@ def test_the_faster_form_says_what_it_is_and_agrees(tmp_path):
 
 def test_one_score_an_image_without_an_axis_of_its_own_has_a_faster_form_too(tmp_path):
     candidate = _saved(tmp_path, Wide(nn.Flatten(0), outputs=1), task="binary")
-    assert "searches ask a faster form of it" in _notes(candidate)
+    assert "searches use a faster form of it" in _notes(candidate)
     labels = torch.zeros(9, dtype=torch.int64)
     assert candidate.gradient(tiny.pictures(9).shares(), labels, labels, LOSS)[2].any()
 
@@ -131,7 +131,7 @@ def test_where_nobody_measured_the_layout_it_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: False)
     monkeypatch.setattr(fast_form, "_gains_by_layout", lambda _device: False)
     candidate = _saved(tmp_path, Wide())
-    assert "searches ask a faster form of it (batch norm folded)" in _notes(candidate)
+    assert "searches use a faster form of it (batch norm folded)" in _notes(candidate)
     assert candidate.search_form.forward(tiny.pictures(9).shares()).shape == (9, 2)
     assert all(weights.is_contiguous() for weights in candidate.search_form.forward.parameters())
     assert _saved(tmp_path, Branching()).search_form is None  # there is nothing to gain
@@ -284,7 +284,7 @@ def test_a_softmax_that_is_sure_is_left_off_and_its_gradient_is_there(tmp_path, 
     raw = candidate.network.forward(images)
     labels = raw.argmax(dim=1)
     assert (raw.amax(dim=1) == 1).all()  # in float32 the artefact's own gradient is zero here
-    assert "searches look at what goes into its last softmax" in _notes(candidate)
+    assert "searches use the input of its last softmax" in _notes(candidate)
     for exact in (False, True):
         logits, loss, gradient = candidate.gradient(images, labels, labels, LOSS, exact=exact)
         assert (gradient.flatten(1).abs().amax(dim=1) > 0).all()

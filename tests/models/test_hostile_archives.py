@@ -51,7 +51,7 @@ def test_a_bare_pickle_does_not_run(tmp_path, marker, refused):
     (tmp_path / "net.pt").write_bytes(pickle.dumps(Payload(marker), protocol=2))
     refused(tmp_path / "net.pt", "holds Python objects besides tensors")
     (tmp_path / "net.pt").write_bytes(f"cos\nmkdir\n(V{marker}\ntR.".encode())  # protocol 0
-    refused(tmp_path / "net.pt", "not a whole file of torch.save")
+    refused(tmp_path / "net.pt", "not a complete torch.save file")
 
 
 def test_a_checkpoint_that_is_no_state_dict(tmp_path, refused):
@@ -64,10 +64,10 @@ def test_a_checkpoint_that_is_no_state_dict(tmp_path, refused):
 # --- files that are not what their name says ---------------------------------------------------------------------
 
 WHOLE = {
-    ".pt": r"net\.pt is not a whole file of torch\.save",
-    ".ts": r"net\.ts is not a whole TorchScript archive",
-    ".pt2": r"net\.pt2 is not a whole torch\.export archive",
-    ".safetensors": r"net\.safetensors is not a whole safetensors file",
+    ".pt": r"net\.pt is not a complete torch\.save file",
+    ".ts": r"net\.ts is not a complete TorchScript archive",
+    ".pt2": r"net\.pt2 is not a complete torch\.export archive",
+    ".safetensors": r"net\.safetensors is not a complete safetensors file",
     ".onnx": r"net\.onnx is not an ONNX",
 }
 SAVE = {
@@ -99,12 +99,12 @@ def test_files_that_are_cut_short(suffix, tmp_path, refused, net):
 @pytest.mark.parametrize(
     ("held", "named", "match"),
     [
-        (".ts", ".pt", r"is TorchScript, not a state dict; name it \.ts"),
-        (".pt2", ".pt", r"is a torch\.export program, not a state dict; name it \.pt2"),
-        (".pt2", ".ts", r"is not a whole TorchScript archive .*; a torch\.export program is named \.pt2"),
-        (".pt", ".ts", "is not a whole TorchScript archive"),
-        (".pt", ".pt2", r"is not a whole torch\.export archive"),
-        (".safetensors", ".pt", r"is not a whole file of torch\.save"),
+        (".ts", ".pt", r"is TorchScript, not a state dict; rename it to end in \.ts"),
+        (".pt2", ".pt", r"is a torch\.export program, not a state dict; rename it to end in \.pt2"),
+        (".pt2", ".ts", r"is not a complete TorchScript archive .*; a torch\.export program is named \.pt2"),
+        (".pt", ".ts", "is not a complete TorchScript archive"),
+        (".pt", ".pt2", r"is not a complete torch\.export archive"),
+        (".safetensors", ".pt", r"is not a complete torch\.save file"),
     ],
 )
 def test_a_format_under_the_name_of_another(held, named, match, tmp_path, refused, net):
@@ -131,7 +131,7 @@ def test_archives_that_would_be_unpacked_without_a_limit(suffix, method, tmp_pat
         for name in ("net/archive_format", "net/constants.pkl", "net/data.pkl"):
             archive.writestr(name, b"")
         archive.writestr("net/data/0", bytes(100), method)
-    refused(tmp_path / f"net{suffix}", r"holds what is neither stored nor deflated, as torch does; it is not loaded")
+    refused(tmp_path / f"net{suffix}", r"holds what is neither stored nor deflated, unlike torch's; it is not loaded")
 
 
 def test_a_member_that_unpacks_to_more_than_it_says(tmp_path):
@@ -161,7 +161,7 @@ def test_there_is_no_such_file(tmp_path, refused):
 def test_what_begins_as_no_state_dict_is_not_read_whole(tmp_path, refused, monkeypatch, content):
     (tmp_path / "net.pt").write_bytes(content)
     monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
-    refused(tmp_path / "net.pt", r"net\.pt is not a whole file of torch\.save")
+    refused(tmp_path / "net.pt", r"net\.pt is not a complete torch\.save file")
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
@@ -169,7 +169,7 @@ def test_what_begins_as_no_state_dict_is_not_read_whole(tmp_path, refused, monke
 def test_what_no_disk_holds_is_not_read(tmp_path, refused, monkeypatch, suffix):
     (tmp_path / f"net{suffix}").symlink_to("/proc/self/maps")
     monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
-    refused(tmp_path / f"net{suffix}", rf"net\{suffix} is not a file that a disk holds$")
+    refused(tmp_path / f"net{suffix}", rf"net\{suffix} is not a regular file$")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".ts", ".pt2", ".safetensors"])
@@ -178,9 +178,7 @@ def test_what_no_memory_holds_is_not_read(suffix, tmp_path, refused, monkeypatch
     SAVE[suffix](net, tmp_path / f"net{suffix}")
     os.truncate(tmp_path / f"net{suffix}", 10**12)
     monkeypatch.setattr(artefact, "digest", lambda *_: pytest.fail("it was read"))
-    refused(
-        tmp_path / f"net{suffix}", rf"net\{suffix} is of 1,000,000,000,000 bytes, and this process may have .* of mem"
-    )
+    refused(tmp_path / f"net{suffix}", rf"net\{suffix} has 1,000,000,000,000 bytes, but this process may use .* of mem")
 
 
 # --- TorchScript -----------------------------------------------------------------------------------------------
@@ -304,7 +302,7 @@ def test_files_that_their_writer_adds_may_be_named_as_they_like(scripted, tmp_pa
 
 def test_torchscript_of_before_records(scripted, tmp_path, refused):
     tiny.rezip(scripted, tmp_path / "net.ts", {}, [("model.json", b"{}")])
-    refused(tmp_path / "net.ts", r"net\.ts is TorchScript of before torch 1\.4; save it again")
+    refused(tmp_path / "net.ts", r"net\.ts is TorchScript from before torch 1\.4; save it again")
 
 
 def test_words_in_messages_are_no_calls(scripted, tmp_path, net):
@@ -416,7 +414,7 @@ def test_a_network_of_either_type_is_told_what_to_do(tmp_path, refused):
 
 def test_a_network_without_forward(tmp_path, refused):
     tiny.save_script(_Asked().eval(), tmp_path / "net.ts")
-    refused(tmp_path / "net.ts", r"net\.ts has no forward, which is what a network is asked by; save one that has")
+    refused(tmp_path / "net.ts", r"net\.ts has no forward, the method that a network is asked with; save one that has")
 
 
 def test_code_that_does_not_compile(scripted, tmp_path, refused):

@@ -67,7 +67,7 @@ def test_brackets_that_close_nothing_are_torch_s_to_refuse():
 
 # --- functions that call each other ----------------------------------------------------------------------------
 
-ENDLESS = r"net\.{} has functions that call each other until they are more than 1,000,000 operators; it is not loaded"
+ENDLESS = r"net\.{} has functions whose calls add up to more than 1,000,000 operators; it is not loaded"
 
 
 @pytest.fixture

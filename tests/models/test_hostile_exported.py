@@ -249,7 +249,7 @@ def test_an_operator_that_is_none(target, rewrite, refused):
     def change(document):
         _nodes(document)[-1]["target"] = target
 
-    refused(rewrite(change), "its graph calls '.*', which is no operator of torch and could run code")
+    refused(rewrite(change), "its graph calls '.*', which is not an operator of torch and could run code")
 
 
 @pytest.mark.parametrize(

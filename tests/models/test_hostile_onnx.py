@@ -130,7 +130,7 @@ def test_no_one_place(entries, model, store, refused, tmp_path):
     (tmp_path / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(content)
     path = store(model)
     if entries:
-        refused(path, r"keeps the tensor 'w' in an external file and does not name one: \[")
+        refused(path, r"keeps the tensor 'w' in an external file but does not name one: \[")
     else:
         refused(path, r"net\.onnx")
 
@@ -230,7 +230,7 @@ def test_old_files_whose_weights_are_no_inputs_as_optimisers_leave_them(model, s
 def test_a_value_without_a_shape_is_named(which, model, store, refused):
     (value,) = getattr(model.graph, which)
     value.type.tensor_type.ClearField("shape")
-    refused(store(model), rf"net\.onnx is not valid ONNX: it gives no shape of {value.name}; export it with one")
+    refused(store(model), rf"net\.onnx is not valid ONNX: it gives no shape for {value.name}; export it with one")
 
 
 def test_an_operator_that_does_not_exist(model, store, refused):

@@ -60,7 +60,7 @@ _TWICE = b"h\x00\x86"  # a pair of the last thing and itself, once more
 _GRAPH = _call("torch.serialization", "_get_layout", _text("torch.sparse_coo"))
 _SCALES = _tuple(b"ctorch\nper_tensor_affine\n", b"G" + pack(">d", 1), _number(0))
 _PYTHON = "holds Python objects besides tensors"
-_WORK = "has a pickle that takes far more work than it is long"
+_WORK = "has a pickle that takes far more work than its length explains"
 _KEY = "has a key of more parts than any dictionary needs"
 
 FORGED = {
@@ -153,7 +153,7 @@ def test_a_packed_pickle_that_torch_alone_finds(tmp_path, refused, unasked, monk
     """As its reader takes another directory of the file than Python's."""
     _write(tmp_path / "net.pt", b"(" * 2_000_000, zipfile.ZIP_DEFLATED)
     monkeypatch.setattr("robustcheck.models.pytorch.state_dict.check_archive", lambda _: ["net/data.pkl"])
-    refused(tmp_path / "net.pt", r"net\.pt has a pickle that is packed from 2,000,003 bytes, as torch packs none")
+    refused(tmp_path / "net.pt", r"net\.pt has a pickle compressed from 2,000,003 bytes, which torch never does")
 
 
 def test_one_record_by_many_names(tmp_path, refused, unasked, monkeypatch):
@@ -164,7 +164,7 @@ def test_one_record_by_many_names(tmp_path, refused, unasked, monkeypatch):
         archive.writestr("net/data.pkl", b"\x80\x02" + held + b".")
         archive.writestr("net/version", b"3\n")
         archive.writestr("net/data/aaaaa", bytes(4 << 20))
-    refused(tmp_path / "net.pt", "has storages that come to more than it holds")
+    refused(tmp_path / "net.pt", "has storages that add up to more than it holds")
 
 
 def _bare(*pickled):

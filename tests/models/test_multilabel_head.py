@@ -45,7 +45,7 @@ def _head(**options) -> FindingsHead:
 def test_logits_are_told(output):
     head = read_head(_spec(output=output), RAW)
     assert not head.outputs_probabilities
-    assert head.found == f"logits ({'told from 3 samples' if output == 'auto' else 'as the policy says'})"
+    assert head.found == f"logits ({'inferred from 3 samples' if output == 'auto' else 'as the policy says'})"
 
 
 @pytest.mark.parametrize("output", ["auto", "probabilities"])
@@ -58,14 +58,14 @@ def test_logits_that_lie_between_0_and_1_on_every_sample_leave_that_beyond():
     assert not read_head(_spec(), unsure, lambda: 1000 * unsure).outputs_probabilities
     assert read_head(_spec(), unsure, lambda: torch.ones(2, 3)).outputs_probabilities
     assert not read_head(_spec(output="logits"), unsure).outputs_probabilities
-    with pytest.raises(CandidateError, match=r"all 2 samples lie between 0 and 1, and .*; say model\.output: probab"):
+    with pytest.raises(CandidateError, match=r"all 2 samples lie between 0 and 1, and .*; set model\.output: probab"):
         read_head(_spec(), unsure, lambda: unsure)
 
 
 def test_mistakes():
-    with pytest.raises(CandidateError, match=r"says probabilities, but .* range from -3 to 4; say logits, or auto"):
+    with pytest.raises(CandidateError, match=r"says probabilities, but .* range from -3 to 4; set logits, or auto"):
         read_head(_spec(output="probabilities"), RAW)
-    with pytest.raises(CandidateError, match=r"gives 2 scores a sample, .* names 3 \(effusion, nodule, mass\); "):
+    with pytest.raises(CandidateError, match=r"gives 2 scores per sample, .* names 3 \(effusion, nodule, mass\); "):
         read_head(_spec(), RAW[:, :2])
     with pytest.raises(CandidateError, match=r"NaN or infinite scores on 1 of 3"):
         read_head(_spec(), RAW.clone().index_put_((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.nan)))

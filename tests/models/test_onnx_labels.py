@@ -45,7 +45,7 @@ def test_scores_in_the_opposite_order_are_refused(names, batch, tmp_path, refuse
     _save(tmp_path / "net.onnx", names=names, smallest=True, batch=batch)
     refused(
         tmp_path / "net.onnx",
-        r"names another label .* on 7 of 7 samples that were compared; say .* model\.scores",
+        r"names another label .* on 7 of 7 samples that were compared; give .* model\.scores",
         samples=IMAGES,
     )
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES, scores=(1, 0))

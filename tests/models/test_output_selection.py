@@ -131,7 +131,7 @@ def test_of_several_outputs_it_is_asked_which(form, tmp_path):
     with pytest.raises(CandidateError) as caught:
         _load("net.safetensors", form, tmp_path)
     assert told[form] in str(caught.value)
-    assert str(caught.value).endswith("which one has the scores? Say model.output_name")
+    assert str(caught.value).endswith("name the one that has the scores in model.output_name")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_an_output_that_has_no_scores(form, wanted, match, tmp_path):
 
 def test_a_name_for_the_only_output(tmp_path):
     tiny.save_safetensors(tiny.tiny_net(), tmp_path / "net.safetensors")
-    with pytest.raises(CandidateError, match="asks for 'scores', and the candidate has one output and no names"):
+    with pytest.raises(CandidateError, match="asks for 'scores', but the candidate has one output and no names"):
         tiny.load(tmp_path / "net.safetensors", output_name="scores")
 
 

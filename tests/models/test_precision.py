@@ -94,7 +94,7 @@ def test_convolutions_that_an_environment_sets_to_bfloat16_are_told():
     )
     lower, told = run.stdout.splitlines()
     not_float32 = (
-        "this machine's convolutions are not in float32 (ONEDNN_DEFAULT_FPMATH_MODE=BF16), and a verdict would not be "
+        "this machine's convolutions are not in float32 (ONEDNN_DEFAULT_FPMATH_MODE=BF16), so a verdict would not be "
         "either; unset it"
     )
     assert told == (not_float32 if lower == "True" else "None")

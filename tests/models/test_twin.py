@@ -45,14 +45,14 @@ def test_a_network_of_tf2onnx(tmp_path):
     onnx.save(_as_tf2onnx(), tmp_path / "keras.onnx")
     samples = tiny.pictures(7, channels=3)
     candidate, logits = tiny.load(tmp_path / "keras.onnx", samples, preprocess={"layout": "NHWC"})
-    assert candidate.info.output == "probabilities (told from 7 samples)"
+    assert candidate.info.output == "probabilities (inferred from 7 samples)"
     images = samples.shares()
     gradient = gradient_of(candidate, images)
     assert gradient.shape == images.shape
     step = 1e-2 * gradient.sign()
     up, down = (candidate.logits(images + sign * step) for sign in (1, -1))
     assert ((up - down)[:, 0] > (up - down)[:, 1]).all()
-    assert any("searches look at what goes into its last softmax" in note for note in candidate.info.notes)
+    assert any("searches use the input of its last softmax" in note for note in candidate.info.notes)
     torch.testing.assert_close(candidate.search_logits(images).softmax(1), logits.softmax(1), rtol=1e-4, atol=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_the_only_output_of_floats_is_taken(tmp_path):
     onnx.save(model, tmp_path / "net.onnx")
     candidate, logits = tiny.load(tmp_path / "net.onnx", IMAGES)
     torch.testing.assert_close(logits, IMAGES.shares().flatten(1) @ torch.from_numpy(weights), rtol=1e-4, atol=1e-5)
-    assert "of its outputs, scores alone can have the scores" in candidate.info.notes
+    assert "of its outputs, only scores can have the scores" in candidate.info.notes
 
 
 @pytest.mark.parametrize("places", ["of all", "of rows"])
@@ -198,9 +198,9 @@ def test_rows_of_numbers_as_scikit_learn_takes_them(tmp_path):
     rise = torch.from_numpy(weights[0] - weights[1]).reshape(1, 1, tiny.HEIGHT, tiny.WIDTH)
     gradient = candidate.gradient(IMAGES.shares(), ZEROS, ZEROS, lambda x, *_: x[:, 0] - x[:, 1])[2]
     torch.testing.assert_close(gradient, rise.expand(7, -1, -1, -1), rtol=1e-3, atol=1e-4)
-    assert any("rows of numbers: images are given to it a row each, channels first" in n for n in candidate.info.notes)
+    assert any("rows of numbers: each image is given as a row, channels first" in n for n in candidate.info.notes)
     nhwc, _ = tiny.load(tmp_path / "logistic.onnx", IMAGES, output_name="scores", preprocess={"layout": "NHWC"})
-    assert any("a row each, channels last" in note for note in nhwc.info.notes)
+    assert any("given as a row, channels last" in note for note in nhwc.info.notes)
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
@@ -212,7 +212,7 @@ def test_grey_images_without_an_axis_of_channels(layout, tmp_path):
     torch.testing.assert_close(logits, IMAGES.shares().flatten(1) @ torch.from_numpy(weights), rtol=1e-4, atol=1e-5)
     expected = torch.from_numpy(weights)[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
     torch.testing.assert_close(gradient_of(candidate), expected, rtol=1e-4, atol=1e-5)
-    assert "it takes grey images without an axis of channels, and is given them so" in candidate.info.notes
+    assert "it takes grey images without a channel axis, and is given them so" in candidate.info.notes
     with pytest.raises(CandidateError, match=r"3×6×5 .*; it takes grey images \(its input has three axes, which are"):
         tiny.load(tmp_path / "net.onnx", tiny.pictures(7, channels=3), **options)
     with pytest.raises(CandidateError, match=r"1×9×5 .*; set model\.preprocess\.resize: \[6, 5\]"):
@@ -238,7 +238,7 @@ def test_a_logistic_regression_that_is_sure_is_attacked_by_its_margin(tmp_path):
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "net.onnx")
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
-    assert any("searches look at what goes into its last softmax" in note for note in candidate.info.notes)
+    assert any("searches use the input of its last softmax" in note for note in candidate.info.notes)
     expected = -torch.from_numpy(weights).reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1) / 2
     torch.testing.assert_close(gradient_of(candidate), expected)
 

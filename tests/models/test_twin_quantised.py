@@ -113,7 +113,7 @@ def test_a_softmax_of_bytes_gives_probabilities(tmp_path):
     ]  # fmt: skip
     onnx.save(model_of(nodes, held=held, domains=["com.microsoft"]), tmp_path / "bytes.onnx")
     candidate, logits = tiny.load(tmp_path / "bytes.onnx", IMAGES, positive="ill", operating_point=0.25)
-    assert candidate.info.output == "probabilities (told from 7 samples)"
+    assert candidate.info.output == "probabilities (inferred from 7 samples)"
     probabilities = (IMAGES.shares().flatten(1) @ torch.from_numpy(weights)).softmax(dim=1)[:, 1]
     assert ((probabilities - 0.25).abs() > 0.02).all()
     assert 0 < (probabilities > 0.25).sum() < 7
@@ -162,6 +162,6 @@ def test_a_softmax_that_is_rounded_cut_or_reshaped_is_left_off(ending, tmp_path)
     model = model_of(nodes, held=held, domains=["com.microsoft"])
     onnx.save(model, tmp_path / "net.onnx")
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
-    assert any("searches look at what goes into its last softmax" in note for note in candidate.info.notes)
+    assert any("searches use the input of its last softmax" in note for note in candidate.info.notes)
     expected = torch.from_numpy(weights)[:, 0].reshape(1, 1, tiny.HEIGHT, tiny.WIDTH).expand(7, -1, -1, -1)
     torch.testing.assert_close(gradient_of(candidate), expected)

@@ -60,5 +60,5 @@ def test_they_have_faster_forms(tmp_path):
     tiny.save_safetensors(_writing(1), tmp_path / "net.safetensors")
     options = {"architecture": "test_writing_networks:Writing", "architecture_args": {"softmax": True}}
     notes = " ".join(tiny.load(tmp_path / "net.safetensors", precision="auto", **options)[0].info.notes)
-    assert "what goes into its last softmax" in notes
+    assert "the input of its last softmax" in notes
     assert "faster form" in notes

@@ -114,7 +114,7 @@ def test_a_candidate_that_cannot_be_loaded_is_an_error_and_not_a_failure(pyteste
     for case in _cases(project / "robustcheck-report" / "junit.xml").values():
         assert case.find("error") is not None
         assert case.find("failure") is None
-    result.stdout.fnmatch_lines(["could not be evaluated: brightness.safetensors is not a whole safetensors file*"])
+    result.stdout.fnmatch_lines(["could not be evaluated: brightness.safetensors is not a complete safetensors file*"])
 
 
 def test_a_policy_with_mistakes_is_a_usage_error_that_shows_them_all(pytester, project, mode):

@@ -27,8 +27,11 @@ def _archive(path, *names):
 @pytest.mark.parametrize(
     ("member", "sentence"),
     [
-        ("constants.pkl", "found 'net.pt', which is TorchScript and no state dict; name it .ts"),
-        ("archive_format", "found 'net.pt', which is a torch.export program and no state dict; name it .pt2"),
+        ("constants.pkl", "found 'net.pt', which is TorchScript, not a state dict; rename it to end in .ts"),
+        (
+            "archive_format",
+            "found 'net.pt', which is a torch.export program, not a state dict; rename it to end in .pt2",
+        ),
     ],
 )
 def test_a_whole_model_that_is_named_as_a_state_dict(member, sentence, more, folder, write):
@@ -53,7 +56,7 @@ def test_a_pickle_may_be_a_whole_network(folder, write):
     for name, told in (("net.pt", True), ("net.safetensors", False)):
         with pytest.raises(PolicyError, match=r"needs model\.architecture") as caught:
             load_policy(write(POLICY.format(path=name, more="")))
-        whole = "; or, if it is a whole network of torch.save that you trust, model.trust: pickle"
+        whole = "; or, if it is a whole network from torch.save that you trust, model.trust: pickle"
         assert str(caught.value).endswith(whole) == told
 
 
@@ -63,7 +66,7 @@ def test_a_folder_of_transformers(name, folder, write):
     (folder / name / "config.json").touch()
     (folder / name / "model.safetensors").touch()
     with pytest.raises(
-        PolicyError, match=r"is a folder of transformers' save_pretrained; save the state dict"
+        PolicyError, match=r"is a folder written by transformers' save_pretrained; save the state dict"
     ) as caught:
         load_policy(write(POLICY.format(path=name, more="")))
     assert len(caught.value.problems) == 1
@@ -74,7 +77,7 @@ def test_a_folder_of_transformers_hides_no_other_mistake(weights, folder, write)
     (folder / "our-vit").mkdir()
     for file in ("config.json", weights):
         (folder / "our-vit" / file).touch()
-    with pytest.raises(PolicyError, match=r"is a folder of transformers' save_pretrained") as caught:
+    with pytest.raises(PolicyError, match=r"is a folder written by transformers' save_pretrained") as caught:
         load_policy(write(POLICY.format(path="our-vit", more="operators: [ops.so]")))
     assert "operators: found it beside a path without an ending; it is about .onnx files" in str(caught.value)
 

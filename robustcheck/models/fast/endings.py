@@ -1,7 +1,7 @@
 """A network without the softmax or sigmoid that it ends in, whose gradient is zero where the network is sure.
 
 What follows it may cut the ends of probabilities, round them, change their shape, or put several beside each other: a
-sigmoid a finding, or a single one as `[1 - p, p]`.
+sigmoid per finding, or a single one as `[1 - p, p]`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _COMPLEMENTS: frozenset[Any] = frozenset({torch.sub, operator.sub, "Sub"})  # 1 
 
 
 def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
-    """A traced copy of a network that gives logits; None if it does not end in probabilities of that kind.
+    """A traced copy of a network that gives its logits; None if it does not end in probabilities of that kind.
 
     Whether its logits are those of the network is for `alike` to find out.
     """
@@ -65,7 +65,7 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
         if node in last or _does(traced, node, _CUTS):
             before = node.all_input_nodes[0]
             node.replace_all_uses_with(_centred_before(node) if two_sides and node in last else before)
-    for node in steps:  # nothing else goes: a statement whose answer nobody takes may write into its input
+    for node in steps:  # nothing else is removed: a statement whose answer is not used may write into its input
         if not node.users:
             traced.graph.erase_node(node)
     traced.recompile()

@@ -1,8 +1,8 @@
-"""The network as searches ask it: the same function, faster, and logits where the artefact ends in probabilities.
+"""The network as searches use it: the same function, faster, and logits where the artefact ends in probabilities.
 
 A copy of the network is traced; its batch norms are folded into the convolutions beside them, its convolutions work
 channels-last, and in bfloat16 where the machine multiplies that; its last softmax or sigmoid was left off before
-(`endings`). On a GPU convolutions that stay in float32 keep their layout: nobody has measured another. Images go in as
+(`endings`). On a GPU convolutions that stay in float32 keep their layout: no other has been measured. Images go in as
 the sum of two bfloat16 parts where the first layer is a plain convolution, and in float32 elsewhere; the last layer and
 all losses stay in float32. The copy only searches: each verdict is the shipped artefact's, in full precision. A copy
 that does not agree with the artefact is not used.
@@ -31,7 +31,7 @@ from robustcheck.models.network import Forward, freeze
 _WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
 _MANY_WEIGHTS = 2**20  # in convolutions, from which laying them out once pays (ARCHITECTURE.md)
 _PROBABILITIES_AGREE = 0.05  # the largest difference
-_GRADIENTS_AGREE = 0.8  # cosine, in the mean over samples; a ResNet-50 has .88, small CNNs .99
+_GRADIENTS_AGREE = 0.8  # cosine, mean over samples; a ResNet-50 has .88, small CNNs .99
 _MOST_AGREE = 0.5  # the same, of all samples but one in eight: a mean hides some whose gradient is useless
 _LEFT_OUT = 8  # one in so many
 
@@ -67,7 +67,7 @@ def alike(
             ]
     except Exception:  # noqa: BLE001 (a form that does not run at all)
         return False
-    return all(bool(difference <= _PROBABILITIES_AGREE) for difference in apart)  # a NaN is not alike
+    return all(bool(difference <= _PROBABILITIES_AGREE) for difference in apart)  # a NaN is not equal
 
 
 def margin_error(
@@ -117,11 +117,11 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScal
 
 
 def _folded(traced: fx.GraphModule, image: torch.Tensor) -> fx.GraphModule:
-    """The same without the batch norms that can be had otherwise, and, on CPUs, with less memory written."""
+    """The same without the batch norms that can be folded or merged, and, on CPUs, writing less memory."""
     tidy(traced, image)
     folded = with_batch_norms_folded(traced, no_trace=True)
     assert isinstance(folded, fx.GraphModule)
-    if image.device.type == "cpu":  # on GPUs nobody has measured it
+    if image.device.type == "cpu":  # not measured on GPUs
         shift_pre_activations(folded)
         let_grow(folded, image)
     return folded
@@ -137,7 +137,7 @@ def _gains_by_layout(device: torch.device) -> bool:
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the machine does so itself, and not by way of float32."""
+    """Whether the machine multiplies bfloat16 itself, not by way of float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     capabilities = torch.cpu.get_capabilities()
@@ -228,7 +228,7 @@ def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def _difference(module: Forward, other: Forward, example: Sequence[torch.Tensor], scale: ScoreScale) -> float | None:
-    """The largest difference of margins; None if the other form reads images, or follows gradients, otherwise."""
+    """The largest difference of margins; None if the other form reads images, or its gradients point, elsewhere."""
     scores, gradient = _scores_and_gradients(module, example, scale)
     other_scores, other_gradient = _scores_and_gradients(other, example, scale)
     apart = (scale.probabilities(scores) - scale.probabilities(other_scores)).abs()

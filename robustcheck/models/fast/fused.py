@@ -1,7 +1,7 @@
-"""Convolutions that do the batch norm and the ReLU after them, too, in place of a network's own while it is asked.
+"""Convolutions that also do the batch norm and ReLU after them, in place of a network's own while it is asked.
 
-It is still the artefact that answers: its own module, running its own code. Only what lies between two of its layers is
-not written to memory any more, and weights are laid out once instead of at every call, which is what ONNX Runtime does
+The artefact still answers: its own module, running its own code. Only what lies between two of its layers is no longer
+written to memory, and weights are laid out once instead of at every call, which is what ONNX Runtime does
 with a graph when it loads one. Scores differ in their last bits. Nothing here has a gradient.
 """
 
@@ -42,14 +42,14 @@ class FusedLayers:
         try:
             for place in self._places:
                 place.parent._modules[place.name] = place.stand_in
-        except BaseException:  # a time limit, say, strikes
+        except BaseException:  # such as a time limit
             self._leave()
             raise
 
     def __exit__(self, *_error: object) -> None:
         try:
             self._leave()
-        finally:  # it may strike here, too, and gates that come later ask the same module
+        finally:  # it may strike here too, and later gates ask the same module
             self._leave()
 
     def _leave(self) -> None:
@@ -76,7 +76,7 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
     looked_at = {str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr"}
 
     def layer_of(node: fx.Node | None, kind: type[nn.Module]) -> nn.Module | None:
-        """What a node calls, if it is of this very kind and is only called, once."""
+        """What a node calls, if it is of exactly this kind and is called only once."""
         if node is None or node.op != "call_module":
             return None
         target = str(node.target)
@@ -130,7 +130,7 @@ class _Convolution(nn.Module):
 
 
 def _with_norm(layer: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
-    """The weight and the bias of a convolution that does its batch norm, too; reckoned in double precision."""
+    """The weight and bias of a convolution that also does its batch norm, computed in double precision."""
     if norm is None:
         return layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
     assert norm.running_mean is not None

@@ -1,7 +1,7 @@
 """Concatenations that grow: in a DenseNet each layer is given all maps before it, put together anew for each.
 
-Once there is room for all, each map is written once, and a layer is given the first so many channels of the room. The
-gradient, which was summed up map by map, is so in one sum a layer.
+With room for all, each map is written once, and a layer is given the first channels of the room. The gradient, which
+was summed map by map, then takes one sum per layer.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Grown(torch.autograd.Function):
 
 
 def _write(room: torch.Tensor, first: int, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Maps from a channel on; returns the room."""
+    """Write maps from a channel on; returns the room."""
     for each in maps:
         room[:, first : first + each.shape[1]].copy_(each)
         first += each.shape[1]
@@ -154,7 +154,7 @@ def _added(maps: tuple[fx.Node, ...], before: fx.Node) -> tuple[fx.Node, ...]:
 
 
 def _leaves_alone(traced: fx.GraphModule, node: fx.Node, then: fx.Node) -> bool:
-    """Whether nobody but the next concatenation keeps or changes these maps: their memory is written to again."""
+    """Whether only the next concatenation keeps or changes these maps: their memory is written to again."""
     others = (user for user in node.users if user is not then)
     return all(
         user.op == "call_module" and isinstance(traced.get_submodule(str(user.target)), Shifted) for user in others

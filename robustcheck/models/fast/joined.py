@@ -1,7 +1,7 @@
 """Convolutions with the sum and the ReLU behind them, and their gradients, in place of a traced network's layers.
 
 A ReLU of its own reads and writes a whole map to change half of it, and a residual network has one behind each
-convolution and a sum behind every third. Weights are laid out once, too; small batches wait for that otherwise.
+convolution and a sum behind every third. Weights are also laid out once, which small batches would otherwise wait for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IN_PLACE: tuple[Any, ...] = (operator.iadd, "add_")
 
 
 def join(traced: fx.GraphModule, *, unfold: bool) -> None:
-    """Let each convolution do what is done to its answer alone, and what is done to its input besides.
+    """Let each convolution do what is done only to its answer, and what else is done to its input.
 
     Args:
         traced: frozen, on a CPU, channels last; it is changed.
@@ -48,7 +48,7 @@ class Joined(nn.Module):
         layer: a plain one, in float32 or bfloat16.
         rectifies: whether a ReLU is behind it, and behind the sum if there is one.
         unfold: whether small maps are matrix products.
-        forks: whether what it is given is used once more, behind it: then it passes that on, and adds up the gradients.
+        forks: whether its input is used once more, after it: then it passes that on, and adds up the gradients.
     """
 
     def __init__(self, layer: nn.Conv2d, *, rectifies: bool, unfold: bool, forks: bool) -> None:
@@ -59,7 +59,7 @@ class Joined(nn.Module):
         self._unfolded = Unfolded(layer) if unfold and can_unfold(layer) else None
 
     def forward(self, inputs: Tensor, other: Tensor | float | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """The answer (N, K, H', W') to inputs (N, C, H, W) with another one added; and the inputs, where they fork."""
+        """The answer (N, K, H', W') to inputs (N, C, H, W) with another one added; and the inputs, if they fork."""
         answer: Tensor
         given = inputs.to(self.layer.weight.dtype)
         if other is None or self._is_like_answer(other, given):
@@ -89,7 +89,7 @@ class Joined(nn.Module):
         return answer.relu_() if rectifies else answer  # oneDNN's ReLU, behind a sum, makes 0 of a NaN
 
     def gradient(self, gradient: Tensor, inputs: Tensor, other: Tensor | None) -> Tensor:
-        """That of inputs (N, C, H, W), given the one of their answer; and another one of theirs, which is added."""
+        """The gradient of inputs (N, C, H, W), given that of their answer; another gradient of theirs is added."""
         if self._unfolded is not None and self._unfolded.suits(inputs):
             answer = self._unfolded.gradient(gradient, inputs)
         elif self._packed_gradient is not None and self.layer.stride == (1, 1):
@@ -110,9 +110,9 @@ class Joined(nn.Module):
 
 
 def _packed_gradient(layer: nn.Conv2d, weight: Tensor) -> Packed | None:
-    """The convolution of an answer's gradient whose answer is the inputs', where they were looked at.
+    """The convolution that turns an answer's gradient into the inputs'.
 
-    None where it is none: where the layer's stride leaves some pixels out and its kernel looks at several.
+    None if there is none: if the layer's stride leaves some pixels out and its kernel reads several.
     """
     assert not isinstance(layer.padding, str)
     parts = zip(layer.dilation, layer.kernel_size, layer.padding, strict=True)
@@ -130,7 +130,7 @@ class _Convolved(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, other: Tensor | None, of: Joined, rectifies: bool) -> tuple[Tensor, Tensor]:
         answer = of.answer(inputs, other, rectifies=rectifies)
         ctx.of = of
-        ctx.set_materialize_grads(False)  # zeros for what nobody uses
+        ctx.set_materialize_grads(False)  # these would be zeros that nothing uses
         ctx.save_for_backward(inputs, answer if rectifies else None)
         return answer, inputs
 
@@ -186,13 +186,13 @@ def _added(traced: fx.GraphModule, node: fx.Node, convolution: fx.Node) -> fx.No
     other = second if first is convolution else first
     if not isinstance(other, fx.Node) or other is convolution:
         return None
-    # A convolution's answer is its own memory; if this alone uses it, nobody sees whether it was written over.
+    # A convolution's answer is its own memory; if only this uses it, it may be overwritten unseen.
     fresh = isinstance(module_of(traced, other), (Joined, nn.Conv2d)) and only_user(other) is node
     return other if node.target not in _IN_PLACE or first is convolution or fresh else None
 
 
 def _skip(traced: fx.GraphModule, node: fx.Node, nodes: list[fx.Node]) -> fx.Node | None:
-    """The other one that uses what a convolution is given, if it comes later, and writes into nothing."""
+    """The other node that uses a convolution's input, if it comes later and writes into nothing."""
     (given,) = node.all_input_nodes
     others = [user for user in given.users if user is not node]
     if len(others) != 1 or given.op == "placeholder" or others[0] in nodes or others[0] < node:
@@ -224,5 +224,5 @@ def _join(traced: fx.GraphModule, place: _Place, layer: nn.Module | None, own: n
 
 
 def _is_frozen(layer: nn.Conv2d) -> bool:
-    """Whether nothing but its weights says what it answers."""
+    """Whether its answer depends on nothing but its weights."""
     return type(layer) is nn.Conv2d and is_plain(layer) and not (layer._forward_hooks or layer._forward_pre_hooks)

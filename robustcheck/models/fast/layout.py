@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robustcheck.models.candidate import Candidate
 
 NOTE = (
-    "oracles hand it images with their channels last in memory: the same network, in float32, but for the last bits of "
+    "oracles give it images with channels last in memory: it is the same network, in float32, but for the last bits of "
     "its scores"
 )
 FUSED = "oracles have its convolutions do the batch norms and ReLUs that follow them, with weights laid out once"
@@ -29,13 +29,13 @@ def channels_last(inputs: torch.Tensor) -> torch.Tensor:
     """Inputs (N, C, H, W) in channels-last layout.
 
     `contiguous` would not do: images of one channel count as laid out either way, and convolutions then take the other
-    one unless their weights are laid out so, too.
+    layout unless their weights also have this one.
     """
     return torch.empty_like(inputs, memory_format=torch.channels_last).copy_(inputs)
 
 
 def as_oracles_ask(candidate: Candidate, batches: Iterable[torch.Tensor]) -> Candidate:
-    """The candidate, to be asked in the fastest way in which it reads these images (N, C, H, W) alike.
+    """The candidate, asked in the fastest way in which its answers to these images (N, C, H, W) stay the same.
 
     It is faster on CPUs. A candidate that draws cannot be compared, and NHWC inputs have another layout already.
     """
@@ -61,9 +61,9 @@ def _faster(candidate: Candidate) -> Iterator[Candidate]:
 
 
 def alike(ask: Ask, other: Ask, images: torch.Tensor) -> bool:
-    """Whether two ways to ask lead to the same logits but for last bits, for images together and the first one alone.
+    """Whether two ways to ask give the same logits except for last bits, for images together and the first one alone.
 
-    False, too, if the other way leads to an error: a network's code may rely on how its inputs lie.
+    Also False if the other way fails: a network's code may rely on the layout of its inputs.
     """
     for some in (images, images[:1]):
         logits = ask(some)

@@ -1,4 +1,4 @@
-"""How much of a network's work convolutions are.
+"""How much of a network's work its convolutions do.
 
 `torch.utils.flop_counter` counts as well, but imports torch's compiler for it: two seconds of every run.
 """
@@ -35,7 +35,7 @@ def share_of_convolutions(forward: Forward, inputs: torch.Tensor) -> float:
 
 
 class _Counter(TorchDispatchMode):
-    """Multiplications of what is run meanwhile: of convolutions, and of matrix products, attention's among them."""
+    """Multiplications of what runs meanwhile: of convolutions, and of matrix products, attention's among them."""
 
     convolutions = products = 0
 

@@ -22,17 +22,17 @@ def traced_copy(module: nn.Module) -> fx.GraphModule | None:
 
 
 def module_of(traced: fx.GraphModule, node: fx.Node) -> Any:
-    """The layer that a node asks; None if it does something else."""
+    """The layer that a node calls; None if it does something else."""
     return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
-    """The one node that is given a node's answer; None if none is, or several are."""
+    """The one node that uses a node's answer; None if there is none, or several."""
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def only_follower(node: fx.Node) -> fx.Node | None:
-    """The same, if it is given nothing else."""
+    """The same, if it uses nothing else."""
     user = only_user(node)
     return user if user is not None and user.all_input_nodes == [node] else None
 

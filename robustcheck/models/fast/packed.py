@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_LEAK = 1e-30  # slope of a ReLU below 0: oneDNN's plain one makes 0 of a NaN, and so an answer where there is none
+_LEAK = 1e-30  # slope of a ReLU below 0: oneDNN's plain one turns a NaN into 0, and so makes up an answer
 
 
 def can_pack() -> bool:
@@ -14,12 +14,12 @@ def can_pack() -> bool:
 
 
 def is_plain(layer: nn.Conv2d) -> bool:
-    """Whether what surrounds a convolution's maps is zeros, and so many are known."""
+    """Whether a convolution's maps are padded with zeros, by a known number."""
     return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def answer_size(layer: nn.Conv2d, size: torch.Size) -> torch.Size:
-    """That of a plain convolution's answer (N, K, H', W') to inputs (N, C, H, W)."""
+    """The size of a plain convolution's answer (N, K, H', W') to inputs (N, C, H, W)."""
     assert not isinstance(layer.padding, str)
     sides = [
         (side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
@@ -79,10 +79,10 @@ class Packed:
         return answer
 
     def _for(self, size: torch.Size) -> Tensor:
-        """The weights as they are wanted for inputs of this size.
+        """The weights as inputs of this size need them.
 
-        Laid out for others they would be laid out anew at each call, some by oneDNN's slowest way: a DenseNet-121 takes
-        twice the time for it. There are many sizes, a batch being of any number, and few layouts.
+        Laid out for others, they would be laid out again at each call, some in oneDNN's slowest way: a DenseNet-121
+        takes twice the time for it. There are many sizes, a batch being of any number, and few layouts.
         """
         if (found := self._by_size.get(size)) is None:
             groups = self._where[-1]

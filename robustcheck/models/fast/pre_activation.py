@@ -1,7 +1,7 @@
 """Batch norm and ReLU before a convolution, as DenseNets and pre-activation ResNets have them, in half the memory.
 
-No convolution lies before such a norm into which it could be folded. But relu(s·x + b) = |s| · relu(±x + b / |s|): the
-scale goes into the weights behind, and what is left is a sum whose gradient is that of the ReLU.
+No convolution precedes such a norm into which it could be folded. But relu(s·x + b) = |s| · relu(±x + b / |s|): the
+scale goes into the weights after it, and what is left is a sum whose gradient is that of the ReLU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def shift_pre_activations(traced: fx.GraphModule) -> None:
 
 
 class Shifted(nn.Module):
-    """relu(sign · x + shift), by channel: a batch norm and a ReLU whose scale went into the weights behind them."""
+    """relu(sign · x + shift), by channel: a batch norm and a ReLU whose scale went into the weights after them."""
 
     def __init__(self, sign: torch.Tensor, shift: torch.Tensor) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Shifted(nn.Module):
 
 
 class _ShiftedReLU(torch.autograd.Function):
-    """Keeps its answer only, which the convolution behind keeps as well."""
+    """Keeps only its answer, which the convolution after it keeps as well."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, sign: torch.Tensor | None, shift: torch.Tensor) -> torch.Tensor:
@@ -83,7 +83,7 @@ def _pre_activations(traced: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node,
 
 
 def _shifted(norm: nn.BatchNorm2d, behind: Sequence[nn.Conv2d]) -> Shifted:
-    """What is left of a norm and its ReLU; the convolutions behind are changed."""
+    """What is left of a norm and its ReLU; the convolutions after them are changed."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()

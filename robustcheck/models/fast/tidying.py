@@ -1,7 +1,7 @@
 """Turns traced nodes back into layers, which later passes look for.
 
-Libraries have batch norms of their own that check their input, call the function, and pass by dropout that is off (timm
-does). Traced, each is a handful of nodes in which nobody sees a norm.
+Some libraries, such as timm, have batch norms of their own that check their input, call the function, and skip dropout
+that is off. Traced, each is a handful of nodes that nothing recognises as a norm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from robustcheck.models.fast.nodes import module_of
 
-_PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # what they are given, where they are not in training
+_PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # return their input, outside training
 _OPERATORS = "getitem eq ne lt le gt ge add sub mul truediv floordiv mod neg not_ and_ or_ is_ is_not".split()  # noqa: SIM905
 _LOOKS: tuple[Any, ...] = (
     torch._assert,
@@ -31,7 +31,7 @@ _BATCH_NORM = inspect.signature(nn.functional.batch_norm)
 
 
 def tidy(traced: fx.GraphModule, image: torch.Tensor) -> None:
-    """Leave out what asserts and what passes on, and make layers of calls of batch norm.
+    """Leave out assertions and layers that do nothing, and turn calls of batch norm into layers.
 
     Args:
         traced: in evaluation mode; it is changed.
@@ -58,7 +58,7 @@ def tidy(traced: fx.GraphModule, image: torch.Tensor) -> None:
 
 
 def _leave_out_unused(traced: fx.GraphModule) -> None:
-    """Leave out what only looks, and for nobody; torch's own way takes statements that write into their input, too."""
+    """Leave out what only reads, and is unused; torch's own way would also drop writes into an input."""
     for node in reversed(traced.graph.nodes):
         looks = node.op == "get_attr" or (node.op in ("call_function", "call_method") and node.target in _LOOKS)
         if looks and not node.users:

@@ -1,7 +1,7 @@
 """Convolutions of small maps as one matrix product.
 
-A convolution is worked on an image at a time, so that all its weights are read again for each. Where images are large
-that is nothing; the last stage of a ResNet for 28×28 pixels has 4×4 of them and 4.7 MB of weights, and waits for
+A convolution works on an image at a time, so that all its weights are read again for each. For large images that is
+nothing; the last stage of a ResNet for 28×28 pixels has 4×4 of them and 4.7 MB of weights, and waits for
 memory. Unfolded (each position with its neighbourhood as one row; Chellapilla et al. 2006), a batch is one product.
 """
 
@@ -16,7 +16,7 @@ _MOST_POSITIONS = 25  # of a map; above it the copies cost more than they save (
 
 
 def can_unfold(layer: nn.Conv2d) -> bool:
-    """Whether a plain convolution is such a product, and not one as it is."""
+    """Whether a plain convolution can be such a product, and is not one already."""
     assert not isinstance(layer.padding, str)
     return (
         layer.groups == 1
@@ -34,7 +34,7 @@ class Unfolded:
         self._layer, self._kernel = layer, (weight.shape[2], weight.shape[3])
         self._padding = (int(layer.padding[0]), int(layer.padding[1]))
         self._weight = weight.permute(0, 2, 3, 1).flatten(1).contiguous()
-        # The gradient is a convolution of the answer's, with the kernel turned round, and in and out swapped.
+        # The gradient is a convolution of the answer's, with the kernel rotated, and in and out swapped.
         self._backward_weight = weight.flip(2, 3).permute(1, 2, 3, 0).flatten(1).contiguous()
 
     def suits(self, inputs: Tensor) -> bool:
@@ -45,11 +45,11 @@ class Unfolded:
     def __call__(self, inputs: Tensor) -> Tensor:
         """The answer (N, K, H', W') to inputs (N, C, H, W), channels last."""
         rows = nn.functional.linear(_unfold(inputs, self._kernel, self._padding), self._weight, self._layer.bias)
-        # No view of the rows, in autograd's eyes: layers behind may write into it.
+        # Not a view of the rows to autograd: later layers may write into it.
         return _maps(rows, answer_size(self._layer, inputs.shape)).detach()
 
     def gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
-        """That of inputs (N, C, H, W), given the one of their answer."""
+        """The gradient of inputs (N, C, H, W), given that of their answer."""
         outside = (self._kernel[0] - 1 - self._padding[0], self._kernel[1] - 1 - self._padding[1])
         rows = nn.functional.linear(_unfold(gradient, self._kernel, outside), self._backward_weight)
         return _maps(rows, inputs.shape)

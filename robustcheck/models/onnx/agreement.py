@@ -2,7 +2,7 @@
 
 The scores are compared on the gate's own samples and on noise, the twin being asked as searches ask it. The gradient is
 compared with differences of ONNX Runtime's own output: along it, along halves of it, and along random signs, so that
-neither a part that is wrong nor one that is missing goes unseen. Each image is judged for itself.
+neither a wrong part nor a missing one goes unseen. Each image is judged for itself.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _SLOPES = 4  # images whose gradients are compared
 _STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
 _ROUNDED_STEPS = (2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2e-1)  # small ones are lost in rounding, large ones lead past the rise
 _WORST = 5.0  # times what is allowed in the mean over images is allowed in one of them
-_SEEN = 1e-3  # of the range: what moves a score, does so at such a step, and is not lost in the score's rounding
-_SMALL = 0.1  # a score, whose rounding is that of what it is the sum of
+_SEEN = 1e-3  # of the range: a step at which what moves a score shows, and is not lost in the score's rounding
+_SMALL = 0.1  # a score this small is rounded like the larger numbers that it is the sum of
 _FLOAT32 = 1.2e-7  # the smallest step from 1
 _VANISHING = 1e-36  # a probability: not far below is what float32 cannot hold, and no logarithm moves
-_DROWNED = 0.1  # of a sigmoid: what rounding is more of than this says nothing
+_DROWNED = 0.1  # of a sigmoid: if rounding is a larger share than this, it says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def compare(
     allowed: Tolerance,
     holds: Callable[[torch.Tensor], torch.Tensor] = lambda values: values,
 ) -> Agreement:
-    """Compare a twin with what it is the twin of.
+    """Compare a twin with its original.
 
     Args:
         artefact: what is judged.
@@ -90,7 +90,7 @@ def compare(
     if allowed.slopes is None:
         return Agreement(wrong=_leads_astray(artefact, slope, some, span, holds))
     best = torch.full((len(some),), torch.inf)  # each image at the step that suits it
-    flat = torch.zeros(len(some), dtype=torch.bool)  # as both of them say: what lies farther away is no slope here
+    flat = torch.zeros(len(some), dtype=torch.bool)  # as both say: what lies farther away is not a slope here
     for step in _STEPS:
         apart, unmoved = _apart(artefact, slope, some, step * span, holds)
         best = torch.minimum(best, apart.nan_to_num(nan=torch.inf))
@@ -104,7 +104,7 @@ def compare(
     if _close(told, allowed.slopes):
         return Agreement(wrong=None)
     return Agreement(
-        wrong=f"its gradient differs from differences of ONNX Runtime's output by {float(told.mean()):.0%} in the mean "
+        wrong=f"its gradient differs from differences of ONNX Runtime's output by {float(told.mean()):.0%} on average "
         f"and {float(told.max()):.0%} at most (allowed: {allowed.slopes:.0%} and {_WORST * allowed.slopes:.0%})"
     )
 
@@ -154,7 +154,7 @@ def _are_probabilities(scores: torch.Tensor) -> bool:
 def _vanish(raw: torch.Tensor) -> torch.Tensor:
     """Which probabilities (N, K) of raw scores (N, …) are so small that their logarithms stop moving; none of others.
 
-    One where the artefact's vanishes says nothing about its twin, whose own logarithm may stop a little earlier.
+    A place where the artefact's vanishes says nothing about its twin, whose own logarithm may stop a little earlier.
     """
     raw = raw.float().flatten(1)
     return (raw < _VANISHING) & _are_probabilities(raw)
@@ -173,7 +173,7 @@ def _apart(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """How far (N,) slopes along a few directions are apart, as a share of them; NaN where they drown in rounding.
 
-    And of which images (N,) bool neither score nor twin moves at all, though the image does.
+    And for which images (N,) bool neither score nor twin moves at all, though the image does.
     """
     gradient, weights = slope.gradient, slope.weights
     seen, told, rounding = [], [], []
@@ -200,7 +200,7 @@ def _leads_astray(
     span: float,
     holds: Callable[[torch.Tensor], torch.Tensor],
 ) -> str | None:
-    """Why the gradient of a twin that rounds is none: it is zero, or scores rise along it at no distance."""
+    """Why the gradient of a twin that rounds is not one: it is zero, or scores rise along it at no distance."""
     gradient, weights = slope.gradient, slope.weights
     if not bool(gradient.flatten(1).any(dim=1).float().mean() >= 0.5):
         return "its gradient is zero"
@@ -233,14 +233,14 @@ def _slope(artefact: Forward, twin: Forward, images: torch.Tensor) -> _Slope | N
 
 
 def _rounding(raw: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """How far off (N,) the weighted sum of scores may be that are read of ONNX Runtime's raw ones (N, …)."""
+    """How far off (N,) the weighted sum of the scores that ONNX Runtime's raw ones (N, …) give may be."""
     relative: torch.Tensor = 16 * _FLOAT32 * _read(raw).abs().amax(dim=1).clamp_min(_SMALL) * weights.norm(dim=1)
     absolute: torch.Tensor = torch.where(weights == 0, 0.0, weights * _steps_from_one(raw)).norm(dim=1)
     return relative + absolute
 
 
 def _steps_from_one(raw: torch.Tensor) -> torch.Tensor:
-    """How large (N, K) a step from 1 is beside sigmoids (N, …), which are right to that; 0 of all else.
+    """How large (N, K) a step from 1 is beside sigmoids (N, …), which are right to that; 0 for all else.
 
     ONNX Runtime's sigmoid is 0 from -18 down. A softmax is right to a share of itself.
     """

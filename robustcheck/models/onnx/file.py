@@ -28,9 +28,9 @@ _MOST_ELEMENTS = 2**31  # of one tensor: 8 GiB of float32; less where half of th
 _FLOAT_BYTES = 4
 _MOST_IN_ALL = 2**33  # of all tensors; a ResNet-152 on an image of a megapixel has an eighth of that
 _MOST_TOLD = 100  # letters of a name that a file holds
-_OF_THE_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": inf}  # until so many opsets
+_OF_THE_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": inf}  # until this opset
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
-_WEIGHTS_ALONE = 4  # the version of files from which weights need not be inputs, too
+_WEIGHTS_ALONE = 4  # from this version of files on, weights need not also be inputs
 _CONVOLVE = ("Conv", "ConvInteger", "FusedConv")  # an image with their second input, (channels out, in, …)
 _TO_NCHW = [0, 3, 1, 2]
 _KEEP_CHANNELS = frozenset(
@@ -43,13 +43,13 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
 
     Args:
         path: the .onnx file.
-        operators: the policy names libraries of operators that it may need.
+        operators: whether the policy names libraries of operators that it may need.
 
     Raises:
         CandidateError: it is not ONNX, not valid, or reaches outside its folder.
     """
     if path.stat().st_size >= _MAX_GRAPH_BYTES:
-        raise CandidateError(f"{path.name} is 2 GiB or larger, more than an ONNX file can be; use external data")
+        raise CandidateError(f"{path.name} is 2 GiB or larger, which no ONNX file can be; use external data")
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
@@ -68,7 +68,7 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         )
     if unknown := [value.name for value in (*model.graph.input, *model.graph.output) if _lacks_shape(value)]:
         raise CandidateError(
-            f"{path.name} is not valid ONNX: it gives no shape of {listed(unknown)}; export it with one, whose sizes "
+            f"{path.name} is not valid ONNX: it gives no shape for {listed(unknown)}; export it with one, whose sizes "
             "may be symbolic"
         )
     _check_functions(model, path)
@@ -130,7 +130,7 @@ def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
 
 
 def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
-    """The graph's nodes, each after those that it needs; None if they are in such an order, or there is none."""
+    """The graph's nodes, each after those that it needs; None if they are in such an order already, or none exists."""
     made = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
     needs = [{made[name] for name in _read_by(node) if name in made} for node in graph.node]
     if all(number > max(earlier, default=-1) for number, earlier in enumerate(needs)):
@@ -156,7 +156,7 @@ def parts_of(path: Path) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
 def with_channels(
     takes: tuple[int | None, ...], image: str, nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto]
 ) -> tuple[int | None, ...]:
-    """What a graph says that it takes, (N, …), and where it leaves channels open, as many as its first convolution has.
+    """What a graph says that it takes, (N, …); if it leaves channels open, as many as its first convolution takes.
 
     `image` is the name of its input; nodes and tensors are those of the file.
     """
@@ -244,7 +244,7 @@ def _parts(model: Message) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]
 
 
 def _messages(model: Message) -> Iterator[Any]:
-    """Everything that a model or a node holds, but for what is in tensors."""
+    """Everything that a model or a node holds, except what is in tensors."""
     stack: list[Any] = [model]
     while stack:
         yield (message := stack.pop())
@@ -260,7 +260,7 @@ def _location(tensor: onnx.TensorProto, path: Path) -> str:
     # ONNX Runtime keeps a location with asterisks for itself: it stands for an address in memory.
     if len(locations) != 1 or not locations[0] or "*" in locations[0]:
         raise CandidateError(
-            f"{path.name} keeps the tensor {tensor.name[:_MOST_TOLD]!r} in an external file and does not name one: "
+            f"{path.name} keeps the tensor {tensor.name[:_MOST_TOLD]!r} in an external file but does not name one: "
             f"{str(locations)[:_MOST_TOLD]}"
         )
     return locations[0]

@@ -1,4 +1,4 @@
-"""Whether the label that a file answers beside its scores is the one that these are highest for."""
+"""Whether the label that a file answers beside its scores is the one with the highest score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustcheck.words import printable
 
 UNKNOWN = -1
 """The place of a label that the policy does not name."""
-_MOST = 0.5  # of those compared: where more are read otherwise, scores stand in another order, or are something else
+_MOST = 0.5  # of those compared: if more are read differently, scores are in another order, or are something else
 
 
 def places_of(answer: Sequence[object], names: Sequence[str]) -> list[float]:
@@ -26,9 +26,9 @@ def places_of(answer: Sequence[object], names: Sequence[str]) -> list[float]:
 def differing(
     scores_of: Forward, labels_of: Forward, images: Sequence[torch.Tensor], spec: ModelSpec, *, output: str, label: str
 ) -> str | None:
-    """What to note where labels and scores read samples otherwise; None if they do not, or nothing can be told.
+    """What to note if labels and scores read samples differently; None if they do not, or if that cannot be known.
 
-    Labels by number count from 0, or from 1 where 0 is none of them. At an operating point labels need not be those
+    Labels by number count from 0, or from 1 if 0 is not among them. At an operating point labels need not be those
     of the highest scores.
 
     Args:
@@ -40,7 +40,7 @@ def differing(
         label: that of the labels.
 
     Raises:
-        CandidateError: most samples are read otherwise.
+        CandidateError: most samples are read differently.
     """
     if spec.operating_point is not None:
         return None
@@ -64,11 +64,11 @@ def differing(
     if count <= _MOST * number:
         return f"{apart}: what is judged is {printable(output)}"
     raise CandidateError(
-        f"{apart}; say the order of its scores in model.scores (docs/onnx.md), or export the scores that the label is "
+        f"{apart}; give the order of its scores in model.scores (docs/onnx.md), or export the scores that the label is "
         "read from"
     )
 
 
 def _below_the_highest(scores: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-    """Which rows (N,) of scores (N, K) are higher for another label than the told one; a tie is not."""
+    """Which rows (N,) of scores (N, K) are higher for another label than the one answered; a tie is not."""
     return scores.gather(1, told.long()[:, None])[:, 0] < scores.amax(dim=1)

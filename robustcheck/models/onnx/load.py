@@ -22,7 +22,7 @@ from robustcheck.models.onnx.session import Session
 from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFailsError, make_twin, telling
 from robustcheck.policy import ModelSpec, PreprocessSpec
 
-_NO_TWIN = "this ONNX candidate gives predictions and no gradients, which this attack needs: "
+_NO_TWIN = "this ONNX candidate gives predictions but no gradients, which this attack needs: "
 _OVERFLOWS = (
     "on this processor, scores of these samples would be off by up to {apart:.2g} (the largest is {largest:.2g}) with "
     "ONNX Runtime's own settings: without VNNI, sums of 8-bit numbers overflow unless session.x64quantprecision is set"
@@ -33,7 +33,7 @@ _DRAW = frozenset(
 _LOOP = frozenset({"Loop", "Scan", "SequenceMap"})
 _NEAREST = 0.5  # a byte is the nearest whole number
 _BRIGHT = 100  # white is as bright as this, in bytes, or nearly everything would be black
-_APART = 0.01  # of the largest score, from which it is said; without overflow nothing or a last bit is apart
+_APART = 0.01  # of the largest score, from which it is noted; without overflow at most a last bit differs
 _AT_ONCE = 4  # images that a gradient is tried on
 _REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
 
@@ -57,7 +57,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     notes += _of_axes(session, last=channels_last)
     half = session.half or any(tensor.data_type == TensorProto.FLOAT16 for tensor in tensors)
     if half and session.on_cpu:
-        notes.append("what of it is in float16, ONNX Runtime mostly computes in float32 on a CPU")
+        notes.append("ONNX Runtime computes most of its float16 parts in float32 on a CPU")
     batched: Callable[[Forward], Forward] = _as_it_is
     if batch := session.takes[0] if session.takes else None:
         batched = partial(in_batches, least=batch, most=batch)
@@ -96,11 +96,11 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
 
 
 def _of_axes(session: Session, *, last: bool) -> Sequence[str]:
-    """What is said of an input that has fewer axes than images; `last` is where these have their channels."""
+    """The note on an input that has fewer axes than images; `last` is where these have their channels."""
     if session.axes == ROWS:
-        return (f"it takes rows of numbers: images are given to it a row each, channels {'last' if last else 'first'}",)
+        return (f"it takes rows of numbers: each image is given as a row, channels {'last' if last else 'first'}",)
     if session.axes == GREY:
-        return ("it takes grey images without an axis of channels, and is given them so",)
+        return ("it takes grey images without a channel axis, and is given them so",)
     return ()
 
 
@@ -151,7 +151,7 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     if twin.rounded:
         words.append("gradients go straight through its rounding")
     elif not found.told:
-        words.append("its scores hardly move with the image, so that gradients could not be compared")
+        words.append("its scores hardly change with the image, so gradients could not be compared")
     return replace(network, twin=ask, module=module, notes=(*network.notes, "; ".join(words)))
 
 
@@ -170,9 +170,9 @@ def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch
 
 
 def _in_company(images: torch.Tensor, fixed: int | None) -> torch.Tensor:
-    """Images, two at least: one alone cannot show that those of a batch are mixed.
+    """Images, at least two: one alone cannot show that images of a batch are mixed.
 
-    Nor are they as many as the graph's batch is fixed at: those cannot show what of it is still of that size.
+    Nor as many as the graph's batch is fixed at: those cannot show which parts still have that size.
     """
     while len(images) in (1, fixed):
         images = torch.cat([images, images[:1].flip(-1) / 2])
@@ -180,14 +180,14 @@ def _in_company(images: torch.Tensor, fixed: int | None) -> torch.Tensor:
 
 
 def _check_whole(path: Path, preprocess: PreprocessSpec) -> None:
-    """Refuse images that are no bytes: what is cast to whole numbers would be black, or cut off."""
+    """Refuse images that are not bytes: cast to whole numbers they would be black, or clipped."""
     channels = max(len(preprocess.mean), len(preprocess.std))
     means, stds = (values * channels if len(values) == 1 else values for values in (preprocess.mean, preprocess.std))
     for mean, std in zip(means, stds, strict=False):
         low, high = sorted((end - mean) / std for end in preprocess.range)
         if low < -_NEAREST or high > 255 + _NEAREST or high < _BRIGHT:
             raise CandidateError(
-                f"{path.name} takes whole numbers from 0 to 255, and model.preprocess makes numbers from {low:.3g} to "
+                f"{path.name} takes whole numbers from 0 to 255, but model.preprocess makes numbers from {low:.3g} to "
                 f"{high:.3g}; set model.preprocess.range: [0, 255], and neither mean nor std"
             )
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime, which reports nothing: from 1.29 on its wheels tell Microsoft of sessions and models where they may."""
+"""ONNX Runtime, kept from reporting: from 1.29 on its wheels tell Microsoft about sessions and models if they can."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ os.environ.setdefault(_TELEMETRY, "1")  # read once, as it is imported: then it 
 import onnxruntime  # noqa: E402
 
 if os.environ[_TELEMETRY] == "1":
-    onnxruntime.disable_telemetry_events()  # of a program that had imported it before
+    onnxruntime.disable_telemetry_events()  # for a program that had imported it before
 
 __all__ = ["onnxruntime"]

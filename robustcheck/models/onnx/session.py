@@ -36,7 +36,7 @@ _FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast o
 
 
 class Session:
-    """An ONNX Runtime session as a function of torch tensors, which it reads and writes where they lie.
+    """An ONNX Runtime session as a function of torch tensors, which it reads and writes in place.
 
     Args:
         path: the checked file.
@@ -48,7 +48,7 @@ class Session:
         loops: the graph has loops. Each of its answers has a time limit then; else the first one alone has.
 
     Raises:
-        CandidateError: ONNX Runtime cannot load it, or it is no function from one image to scores.
+        CandidateError: ONNX Runtime cannot load it, or it is not a function from one image to scores.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Session:
         scores = _choose(path.name, outputs, output)
         self.output: str = scores.name
         if output is None and len(outputs) > 1:
-            self.notes.append(f"of its outputs, {brief(scores.name)} alone can have the scores")
+            self.notes.append(f"of its outputs, only {brief(scores.name)} can have the scores")
         self._answer_type = _FLOATS[scores.type]
         labels = [found.name for found in outputs if found.type in _LABELS and len(found.shape or ()) == 1]
         self.label = labels[0] if len(labels) == 1 else None  # what names a label, beside the scores
@@ -118,7 +118,7 @@ class Session:
     def labels(self, inputs: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
         """The places (N, 1) of the labels that it names itself for inputs (N, …), among those of the policy.
 
-        An answer that is not one for each input is about something else: then none is known.
+        An answer that is not one per input is about something else: then no label is known.
         """
         assert self.label is not None
         with in_time(self._name) as options:
@@ -132,7 +132,7 @@ class Session:
         except Exception as error:
             if self._device.type != "cuda" or not is_out_of_memory(error, rows=len(values)):
                 raise
-        torch.cuda.empty_cache()  # what torch keeps for itself is no other library's
+        torch.cuda.empty_cache()  # what torch keeps for itself no other library can use
         return self._tried(values)
 
     def _tried(self, values: torch.Tensor) -> torch.Tensor:
@@ -166,7 +166,7 @@ class Session:
         answer = values.new_empty((len(values), *row), dtype=self._answer_type)
         binding, kind, index = self._session.io_binding(), self._device.type, self._device.index or 0
         if kind == "cuda":
-            # The two libraries' streams know nothing of another. What a CPU operator reads is copied as it is bound.
+            # The two libraries' streams know nothing of each other. What a CPU operator reads is copied as it is bound.
             torch.cuda.current_stream(self._device).synchronize()
         binding.bind_input(self.input, kind, index, _NUMPY[values.dtype], tuple(values.shape), values.data_ptr())
         binding.bind_output(self.output, kind, index, _NUMPY[answer.dtype], tuple(answer.shape), answer.data_ptr())
@@ -183,14 +183,14 @@ class Session:
 
 
 def _seeded() -> int:
-    """Give ONNX Runtime the seed that torch has: operators take it when a session begins, and keep what they draw."""
+    """Give ONNX Runtime torch's seed: operators take it when a session begins, and keep their state from then on."""
     seed = torch.initial_seed()
     onnxruntime.set_seed(seed % 2**63)
     return seed
 
 
 def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
-    """A session, and what is to be known about it."""
+    """A session, and what to know about it."""
     try:
         session, note = _begin(path, providers, operators, exact=exact)
     except CandidateError:
@@ -200,8 +200,8 @@ def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
     wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
     if (obtained := session.get_providers()[0]) != wanted:
         raise CandidateError(
-            f"ONNX Runtime was asked for {wanted} and uses {obtained}: its CUDA libraries do not load; "
-            "mend the installation, or say device: cpu"
+            f"ONNX Runtime was asked for {wanted} but uses {obtained}: its CUDA libraries do not load; "
+            "repair the installation, or set device: cpu"
         )
     return session, note
 
@@ -210,7 +210,7 @@ def _begin(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
     def begin(options: Any) -> Any:
         if providers == _ON_CPU and _memory_is_bounded():  # a GPU's memory has an end of its own
             options.add_session_config_entry("session.use_env_allocators", "1")
-        # It would print, and go on without the GPU: a batch that does not fit is to be halved.
+        # It would print, and go on without the GPU, but a batch that does not fit has to be halved.
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
 
     if not exact:
@@ -219,10 +219,10 @@ def _begin(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
         return begin(_options(operators, exact=True)), None
     except Exception:  # noqa: BLE001 (as above)
         begin(_options(operators, exact=False))  # what does not load where it is deployed does not load here
-    # Of operators on signed bytes ONNX Runtime lacks the exact form; unfused, they are exact as they are.
+    # ONNX Runtime has no exact form of operators on signed bytes; unfused, they are exact as they are.
     unfused = _options(operators, exact=True)
     unfused.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return begin(unfused), "it is run unfused: of its operators on signed bytes ONNX Runtime has no other exact form"
+    return begin(unfused), "it is run unfused: ONNX Runtime has no other exact form of its operators on signed bytes"
 
 
 @cache
@@ -243,9 +243,9 @@ def _memory_is_bounded() -> bool:
 
 def _options(operators: Sequence[Path], *, exact: bool) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it would print is raised, too
+    options.log_severity_level = 4  # what it would print is also raised
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would wait for work in a loop, on the cores that torch computes gradients with.
+    # Its threads would busy-wait for work on the cores that torch computes gradients with.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.use_deterministic_compute = True
     if exact:
@@ -262,7 +262,7 @@ def _providers(device: torch.device) -> list[Any]:
     if device.type != "cuda":
         return _ON_CPU
     onnxruntime.preload_dlls()  # the CUDA libraries that torch's wheels brought
-    # Convolutions are chosen by the clock otherwise, and one network would answer otherwise from run to run.
+    # Otherwise convolutions are chosen by timing, and a network's answers would differ from run to run.
     settings = {
         "device_id": device.index or 0,
         "use_tf32": 0,
@@ -282,7 +282,7 @@ def _choose(name: str, outputs: Sequence[Any], wanted: str | None) -> Any:
             raise CandidateError(f"{name} has no output {wanted!r}, which model.output_name asks for; it has {told}")
     elif len(numbers) > 1:
         raise CandidateError(
-            f"{name} has {len(outputs)} outputs ({told}); which one has the scores? Say model.output_name"
+            f"{name} has {len(outputs)} outputs ({told}); name the one that has the scores in model.output_name"
         )
     else:
         found = numbers or list(outputs)

@@ -1,4 +1,4 @@
-"""PyTorch candidates: files are looked at before anything of them is run.
+"""PyTorch candidates: files are checked before anything in them is run.
 
 `state_dict` puts weights into an architecture of the user's: which of a `checkpoint` those are, what it says that the
 network was built with (`hyper_parameters`), and which layers torch does not see (`unregistered`). `pickles` are walked

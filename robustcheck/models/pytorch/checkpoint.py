@@ -16,18 +16,18 @@ Weights: TypeAlias = torch.nn.Module | Mapping[str, torch.Tensor]
 
 _NEAR = 2  # keys that lead to weights; deeper they count only if they are the architecture's
 _DEEPEST = 6  # such as `callbacks.StochasticWeightAveraging.average_model_state` of Lightning
-_TRAINING = ("opt", "lr_scheduler", "scheduler", "loops")  # keys begin so under which trainers keep their own states
+_TRAINING = ("opt", "lr_scheduler", "scheduler", "loops")  # how keys begin under which trainers keep their own states
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "grads")  # of optimisers, by names of weights
 _COUNT = "n_averaged"  # of what torch's AveragedModel has averaged, beside the network's own weights
 _PACKED = "_packed_params"  # of layers whose weights are quantised
 
 
 def weights_in(content: Any, said: str | None = None) -> dict[str, Weights]:
-    """All that may be a network's weights, by the keys that lead to it, with dots between; of the file itself none.
+    """All that may be a network's weights, by the keys that lead to it, joined by dots; "" for the file itself.
 
     Args:
         content: all of the file.
-        said: `model.weights`, which may also lead where nobody would look.
+        said: `model.weights`, which may also lead where else nothing is searched.
     """
     found = dict(_found(content, (), set()))
     if said is not None and said not in found:
@@ -46,8 +46,8 @@ def _found(content: Any, keys: tuple[str, ...], seen: set[tuple[int, int]]) -> I
 def _inside(content: Any, keys: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """What a dictionary holds that may have weights in it, and the keys that lead there.
 
-    One that stands under many keys, or holds itself, is looked into once at each depth: thousands of keys for one
-    dictionary of as many are a small file.
+    One that has many keys leading to it, or holds itself, is searched once at each depth: a small file can hold
+    thousands of keys for one dictionary of as many.
     """
     place = (id(content), len(keys))
     if isinstance(content, Mapping) and len(keys) < _DEEPEST and place not in seen:
@@ -110,8 +110,8 @@ def chosen(
 ) -> str:
     """Under which key the weights to judge are.
 
-    Where nobody says, those that have nothing in common with the architecture, as of a second network or a loss, do
-    not count beside those that have.
+    If the policy does not say, weights that have nothing in common with the architecture, such as those of a second
+    network or a loss, do not count beside those that do.
 
     Args:
         found: by `weights_in`.
@@ -126,7 +126,7 @@ def chosen(
     if said is not None:
         if said in found:
             return said
-        hint = "it is a state dict itself: leave it out" if "" in found else f"there are {_told(found, content)}"
+        hint = "the file is itself a state dict: leave it out" if "" in found else f"there are {_told(found, content)}"
         raise CandidateError(f"{path.name} has no weights under {said!r}, which model.weights asks for; {hint}")
     if not found:
         raise CandidateError(_none_in(content, path))
@@ -134,7 +134,7 @@ def chosen(
     fitting = [key for key, weights in found.items() if _has_any_of(weights, wanted)] or near
     if len(fitting) > 1:
         raise CandidateError(
-            f"{path.name} holds weights under {listed(map(shown, fitting))}; say model.weights: which of them is judged"
+            f"{path.name} holds weights under {listed(map(shown, fitting))}; name the one to judge in model.weights"
         )
     return fitting[0]
 
@@ -150,7 +150,7 @@ def _none_in(content: Any, path: Path) -> str:
             cure = (
                 "quantised weights, which are packed with their scales: save the network as ONNX or .ts"
                 if _PACKED in str(name)
-                else "no tensor: leave it out where the state dict is saved"
+                else "not a tensor: leave it out when you save the state dict"
             )
             return (
                 f"{path.name} would hold a state dict, but {shown(str(name))} ({type(under[name]).__name__}) is {cure}"
@@ -162,7 +162,7 @@ def holds_other(content: Any, path: Path) -> str:
     """Why a file is not judged that holds an object of another class than a network's, or a collection's."""
     return (
         f"{path.name} holds no state dict (names to tensors), but {type(content).__name__}; save the state_dict() of "
-        "the network in it (of a Learner of fastai: learn.model.state_dict())"
+        "the network in it (for a Learner of fastai: learn.model.state_dict())"
     )
 
 
@@ -179,7 +179,7 @@ def _has_any_of(weights: Weights, wanted: Mapping[str, torch.Tensor]) -> bool:
 
 
 def without_wrapping(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, object]) -> dict[str, torch.Tensor]:
-    """Less what a wrapper gave every name, `module.` (DataParallel), `_orig_mod.` (compile), `model.`, …, and counted.
+    """The weights without prefixes of wrappers (`module.` of DataParallel, `_orig_mod.` of compile, …) and counts.
 
     Args:
         weights: a state dict.

@@ -55,7 +55,7 @@ def check_checkpoint(source: Path | io.BytesIO) -> None:
 def _check_zipped(stream: BinaryIO, size: int) -> None:
     archive = torch._C.PyTorchFileReader(stream)  # torch's own: another may see other members
     if (length := archive.get_record_size("data.pkl")) > size + PICKLE_SLACK_BYTES:
-        raise ForgedPickleError(f"has a pickle that is packed from {length:,} bytes, as torch packs none")
+        raise ForgedPickleError(f"has a pickle compressed from {length:,} bytes, which torch never does")
 
     def size_of(key: str | int) -> int:
         return int(archive.get_record_size(f"data/{key}"))
@@ -70,7 +70,7 @@ def _check_bare(stream: BinaryIO, beginning: bytes, size: int) -> None:
         raise ForgedPickleError("is an archive of torch before 0.1.10, which holds more than tensors")
     found = [_Checkpoint(stream, size, size, lambda _key: size).load() for _ in range(5)]
     if not isinstance(found[-1], list) or not all(isinstance(key, (str, int)) for key in found[-1]):
-        raise pickle.UnpicklingError("its storages have keys that are no texts")
+        raise pickle.UnpicklingError("its storages have keys that are not texts")
 
 
 class _Named:
@@ -152,7 +152,7 @@ class _Checkpoint(Reader):
             self._keys.add(key)
             self._stored -= count * each
         if self._stored < 0:
-            raise ForgedPickleError("has storages that come to more than it holds")
+            raise ForgedPickleError("has storages that add up to more than it holds")
         if rest and rest[0] is not None:
             _, offset, part = rest[0]
             if not 0 <= offset <= offset + part <= count:
@@ -176,7 +176,7 @@ class _Checkpoint(Reader):
     def _take(self, work: int) -> None:
         self._work -= work
         if self._work < 0:
-            raise ForgedPickleError("has a pickle that takes far more work than it is long")
+            raise ForgedPickleError("has a pickle that takes far more work than its length explains")
 
     def _call(self) -> None:
         arguments, call = self.stack.pop(), self.stack.pop()

@@ -1,6 +1,6 @@
-"""What a checkpoint says that its network was built with, beside what the policy builds it with.
+"""What a checkpoint says its network was built with, compared with what the policy builds it with.
 
-Weights of a network with another scale or temperature fit, and make another network.
+The weights of a network with another scale or temperature fit too, but make another network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from robustcheck.errors import CandidateError
 from robustcheck.words import listed, plural, shown
 
-_KEYS = ("hyper_parameters", "hparams")  # Lightning's `save_hyperparameters`, and what scripts of one's own write
+_KEYS = ("hyper_parameters", "hparams")  # Lightning's `save_hyperparameters`, and what people's own scripts write
 
 _TRAINING = (
     *("lr", "learning_rate", "decay", "momentum", "optimizer", "scheduler", "epochs", "batch_size", "workers", "seed"),
@@ -48,20 +48,20 @@ def compared(
     other = {name: value for name, value in known.items() if not _alike(value, built[name])}
     if unsaid := [name for name in other if name not in arguments and not _of_training(name)]:
         raise CandidateError(
-            f"{path.name} was saved with {_told(saved, unsaid)}, and {architecture} is built with "
-            f"{_told(built, unsaid)}; say in model.architecture_args what it is to be built with"
+            f"{path.name} was saved with {_told(saved, unsaid)}, but {architecture} is built with "
+            f"{_told(built, unsaid)}; set in model.architecture_args what to build it with"
         )
     notes = list[str]()
     if said := [name for name in other if name in arguments]:
-        notes.append(f"the file was saved with {_told(saved, said)}, and the policy says {_told(built, said)}")
+        notes.append(f"the file was saved with {_told(saved, said)}, but the policy says {_told(built, said)}")
     if of_training := [name for name in other if name not in arguments]:
         notes.append(
-            f"the file was saved with {_told(saved, of_training)}, and {architecture} is built with "
-            f"{_told(built, of_training)}, which by their names training alone needs"
+            f"the file was saved with {_told(saved, of_training)}, but {architecture} is built with "
+            f"{_told(built, of_training)}, which by their names only training needs"
         )
     if unknown := [name for name in saved if name not in known]:
         notes.append(
-            f"the file was saved with {plural(len(unknown), 'argument')} that nothing compares with what "
+            f"the file was saved with {plural(len(unknown), 'argument')} not compared with what "
             f"{architecture} is built with: {listed(unknown)}"
         )
     return tuple(notes)
@@ -85,14 +85,14 @@ def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _of_training(name: str) -> bool:
-    """Whether a name is that of something that a network is trained with, and that is no part of it."""
+    """Whether a name is that of something used in training that is no part of the network."""
     return any(name.lower() == word or name.lower().endswith(f"_{word}") for word in _TRAINING)
 
 
 def _plain(value: Any) -> bool:
     """Whether a value is a number, a text or None, or a list of some of them, no larger than arguments are.
 
-    A list that holds one list twice, which holds another twice, and so on, is small in a file and without end here.
+    A list that holds one list twice, which holds another twice, and so on, is small in a file but endless here.
     """
     waiting, left = [(value, 0)], _MOST_VALUES
     while waiting:

@@ -41,10 +41,10 @@ from robustcheck.words import brief, listed, shown
 
 _MOST_NAMED = 3
 _OTHER_NAMES = (
-    "; save_pretrained of transformers gives weights other names than the network: save the state_dict() of what "
-    "from_pretrained makes of its folder"
+    "; transformers' save_pretrained gives weights other names than the network has: save the state_dict() of what "
+    "from_pretrained makes from its folder"
 )
-_WHOLE = (torch.int64, torch.bool)  # of Python's own numbers, not of quantisation
+_WHOLE = (torch.int64, torch.bool)  # types of plain Python numbers, not of quantised ones
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
 
@@ -52,7 +52,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
     """Build the architecture, fill it, set it to evaluation mode.
 
     Raises:
-        CandidateError: the file is no state dict, or one of another architecture.
+        CandidateError: the file is not a state dict, or is one of another architecture.
     """
     content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec, folder)
     module, whole, sources, notes = _network(content, path, spec, folder)
@@ -102,8 +102,8 @@ def _network(
         said += _fill(built[0], weights, path, spec)
         if beside := list(lists_beside(content, list(built[0].parameters()))):
             said += (
-                f"the file holds tensors of the shapes of its parameters under {listed(map(shown, beside))}, too, as "
-                f"averages of weights may be kept; judged are {f'those under {key!r}' if key else 'the others'}",
+                f"the file also holds tensors of the shapes of its parameters under {listed(map(shown, beside))}, "
+                f"perhaps averages of weights; {f'those under {key!r}' if key else 'the others'} are judged",
             )
         return built[0], False, built[1], notes + said
     if spec.architecture is not None:
@@ -115,16 +115,16 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CandidateError(f"{path.name} is not a whole safetensors file: {first_line(error)}") from None
+        raise CandidateError(f"{path.name} is not a complete safetensors file: {first_line(error)}") from None
 
 
 def _read_pickle(path: Path, spec: ModelSpec, folder: Path) -> Any:
     names = check_archive(path)
     if (meant := whole_model(names)) is not None:
         kind, ending = meant
-        raise CandidateError(f"{path.name} is {kind}, not a state dict; name it {ending}")
+        raise CandidateError(f"{path.name} is {kind}, not a state dict; rename it to end in {ending}")
     if not names and not _is_pickle(path):  # torch's format before 1.6 was a bare pickle
-        raise CandidateError(f"{path.name} is not a whole file of torch.save: it is cut short, or something else")
+        raise CandidateError(f"{path.name} is not a complete torch.save file: it is cut short, or something else")
     try:
         trusted = spec.trust == "pickle"
         if not trusted:
@@ -138,7 +138,7 @@ def _read_pickle(path: Path, spec: ModelSpec, folder: Path) -> Any:
     except pickle.UnpicklingError:
         raise CandidateError(
             f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "
-            "alone (better: as .safetensors), or say model.trust: pickle if you trust whoever made the file"
+            "alone (better: as .safetensors), or set model.trust: pickle if you trust whoever made the file"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a broken file, or with trust any code, raises anything)
         raise CandidateError(f"{path.name} cannot be loaded: {first_line(error)}") from None
@@ -209,9 +209,9 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Pa
         )
     if wanted and unexpected and not missing and not reshaped:
         raise CandidateError(
-            f"{path.name} holds all weights of {spec.architecture}, and beside them {_some(unexpected)}, for which "
+            f"{path.name} holds all weights of {spec.architecture}, but also {_some(unexpected)}, for which "
             "there is no place as it is built; build it with one, in a function beside the policy (docs/policy.md, "
-            "'Networks of other packages'): to leave them out of the file may make another model"
+            "'Networks of other packages'): leaving them out of the file may make another model"
         )
     if found:
         other_names = _OTHER_NAMES if type(module).__module__.startswith("transformers.") else ""
@@ -239,12 +239,12 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Pa
         if name in weights and place.is_floating_point() and weights[name].dtype != place.dtype
     }
     return tuple(
-        f"its weights are stored as {kind}, and the network works in {works}" for kind, works in sorted(stored)
+        f"its weights are stored as {kind}, but the network works in {works}" for kind, works in sorted(stored)
     )
 
 
 def _packed(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], name: str) -> bool:
-    """Whether a weight is in few bits, which stand for other numbers, where a network has floats."""
+    """Whether a weight has few bits, which stand for other numbers, where a network has floats."""
     value = weights[name]
     narrow = value.element_size() == 1 if value.is_floating_point() else value.dtype not in _WHOLE
     return wanted[name].is_floating_point() and narrow
@@ -260,7 +260,7 @@ def _fits(value: torch.Tensor, place: torch.Tensor) -> bool:
 
 
 def _part(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
-    """The prefix under which all that is wanted stands among other things."""
+    """The prefix under which everything that is wanted stands, among other things."""
     first = next(iter(wanted), "")
     for prefix in (name.removesuffix(first) for name in weights if name.endswith(f".{first}")):
         if all(prefix + name in weights and _fits(weights[prefix + name], place) for name, place in wanted.items()):

@@ -1,6 +1,6 @@
 """`torch.export` programs (.pt2).
 
-`torch.export.load` unpickles some parts of an archive and makes Python source of others. So it is not handed the file,
+`torch.export.load` unpickles some parts of an archive and makes Python source of others. So it is given not the file
 but a copy that holds a checked graph (`torch_export_graph`) and plain tensors, with nothing in it that is pickled.
 """
 
@@ -43,12 +43,12 @@ def load_exported(path: Path, device: torch.device, output: str | None = None) -
         output: which of several has the scores.
 
     Raises:
-        CandidateError: it is none, cannot be loaded, or holds what could run code.
+        CandidateError: it is not one, cannot be loaded, or holds what could run code.
     """
     names = check_archive(path)
     if not any(name.endswith("archive_format") for name in names):
         raise CandidateError(
-            f"{path.name} is not a whole torch.export archive of torch 2.9 or newer; export and save it again"
+            f"{path.name} is not a complete torch.export archive of torch 2.9 or newer; export and save it again"
         )
     copy = checked_copy(path, partial(_checked_member, path))
     try:
@@ -109,7 +109,7 @@ def _checked_member(path: Path, name: str, content: bytes) -> bytes | None:
         _check_sample_inputs(path, content)
         return b""  # torch would unpickle them, and they are not needed
     if inner.startswith("data/extra/"):
-        return None  # files of the user's own, which nothing reads
+        return None  # the user's own files, which nothing reads
     if "aotinductor" in name or name.endswith((".so", ".o")):
         raise CandidateError(f"{path.name} holds compiled code ({shown(name)}); export the program, not a package")
     if inner != "models/model.json" and not _CONFIG.fullmatch(inner):
@@ -139,7 +139,7 @@ def _check_sample_inputs(path: Path, content: bytes) -> None:
 
 
 def _cleaned_payloads(document: dict[str, dict[str, Any]]) -> bytes:
-    """Weights and constants may be tensors, which are put on the CPU; others are unpickled by torch."""
+    """Weights and constants may be tensors, which are put on the CPU; anything else torch would unpickle."""
     for name, entry in document["config"].items():
         if entry["use_pickle"] is not False or not str(entry["path_name"]).startswith(("weight_", "tensor_")):
             raise UnsafeGraphError(f"{name[:80]!r} is a pickled object ({entry['path_name']}), which could run code")

@@ -1,8 +1,8 @@
 """What the graph of a `torch.export` program may say.
 
 torch turns the graph into Python source: names become attributes and arguments, symbolic sizes are evaluated, operators
-are looked up by dotted path. So nothing of it may be more than it has to be: names are names, sizes are arithmetic,
-operators are registered operators. What only explains (stack traces, guards, which torch would compile) is left out.
+are looked up by dotted path. So nothing in it may be more than it has to be: names are names, sizes are arithmetic,
+operators are registered operators. What only explains (stack traces; guards, which torch would compile) is left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collec
 
 
 class UnsafeGraphError(ValueError):
-    """What a graph says that no network needs; the message completes "… is not loaded: "."""
+    """Something in a graph that no network needs; the message completes "… is not loaded: "."""
 
 
 def cleaned(text: bytes) -> bytes:
@@ -53,12 +53,12 @@ def cleaned(text: bytes) -> bytes:
 
     Raises:
         UnsafeGraphError: it says more than a network needs.
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
         RecursionError: it is nested deeper than any network.
     """
     document = json.loads(text.decode("utf-8"))
     if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004
+        raise ValueError("it is not a JSON object")  # noqa: TRY004
     return json.dumps(_object(document)).encode()
 
 
@@ -139,7 +139,7 @@ def _check_operator(target: str) -> None:
         case ["torch", name]:
             known = name.startswith("sym_")
     if not known:
-        raise UnsafeGraphError(f"its graph calls {target[:80]!r}, which is no operator of torch and could run code")
+        raise UnsafeGraphError(f"its graph calls {target[:80]!r}, which is not an operator of torch and could run code")
 
 
 def _check_size(text: str) -> None:
@@ -150,7 +150,7 @@ def _check_size(text: str) -> None:
 
 
 def _check_guard(text: str) -> None:
-    """Guards are compiled wherever the program is used. They are left out here; what acts in one is refused still."""
+    """Guards are compiled wherever the program is used. They are left out, but one that acts is refused."""
     tree = _parsed(text)
     if tree is None or not all(_fits_a_guard(node) for node in ast.walk(tree)):
         raise UnsafeGraphError(f"it holds the guard {text[:80]!r}, which could run code")
@@ -177,7 +177,7 @@ def _fits_a_guard(node: ast.AST) -> bool:
 
 
 def _is_size(node: ast.expr, power: int = _MAX_EXPONENT) -> bool:
-    """Whether a size is arithmetic, of powers that make no number longer than so many times itself."""
+    """Whether a size is arithmetic, with powers that make no number more than so many times longer."""
     match node:
         case ast.Constant(value=int() | float()):
             return True
@@ -208,8 +208,8 @@ def _exponent(node: ast.expr) -> int | None:
 def _containers(spec: dict[str, Any]) -> dict[str, Any]:
     """How arguments and answers are nested.
 
-    A class that is none of Python's own would be imported by its name. One that names its parts, such as an answer of
-    transformers, is made a dictionary instead.
+    A class other than Python's own would be imported by its name. One that names its parts, such as an answer of
+    transformers, becomes a dictionary instead.
     """
     kind, children = spec["type"], spec["children_spec"]
     context = json.loads(spec["context"]) if spec["context"] is not None else None

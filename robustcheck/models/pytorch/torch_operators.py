@@ -1,25 +1,25 @@
 """Which of torch's operators a stranger's graph may call.
 
-Some reach files, print, or take sizes, strides and indices as they are told, and so read and write memory that is not
-their tensors'. What is private to torch (`_name`) is not made for graphs: those that exporters write are listed.
+Some reach files, print, or trust sizes, strides and indices, and so read and write memory outside their tensors. What
+is private to torch (`_name`) is not made for graphs: those that exporters write are listed.
 """
 
 from __future__ import annotations
 
 _REACH_FILES = frozenset({"from_file", "save", "load"})
-# Of these the first make a tensor of any other's memory, and the others do not look where indices lead.
+# The first of these make a tensor of any other's memory, and the others do not check where indices lead.
 _UNCHECKED = frozenset(
     (  # noqa: SIM905
         "set set_ set_data segment_reduce embedding_backward embedding_bag embedding_sparse_backward grad "
         "sparse_resize_ sparse_resize_and_clear_"
     ).split()
 )
-# The indices of a sparse tensor can be written to, and nobody looks at them again; a gradient may be one.
+# The indices of a sparse tensor can be written to, and nothing checks them again; a gradient may be one.
 _UNCHECKED_LAYOUTS = (
     "to_sparse", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "sparse_compressed",
 )  # fmt: skip
-_LOOK = frozenset({"_indices", "_nnz", "_values", "_version"})  # and as names of a network's own they are good ones
-# What Inductor takes for unsafe is checked as soon as torch itself computes it.
+_LOOK = frozenset({"_indices", "_nnz", "_values", "_version"})  # which are also good names for a network's own
+# What Inductor considers unsafe is checked when torch itself computes it.
 _WRITTEN_BY_EXPORTERS = frozenset(
     (  # noqa: SIM905
         "_add_relu _addmm_activation _assert_async _assert_scalar _assert_tensor_metadata _cdist_forward _conj "
@@ -40,7 +40,7 @@ _FAMILIES = (
 
 
 def is_refused(name: str) -> bool:
-    """Whether an operator of aten is none of those that are run, by its name without namespace and overload."""
+    """Whether an operator of aten is not one of those that are run, by its name without namespace and overload."""
     private = name.startswith("_") and not name.startswith("__")
     return (
         name in _REACH_FILES | _UNCHECKED

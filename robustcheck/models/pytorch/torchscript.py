@@ -24,7 +24,7 @@ from robustcheck.models.pytorch.torchscript_depth import is_nested_too_deeply
 from robustcheck.models.pytorch.torchscript_tensors import check_tensors
 from robustcheck.words import plural, shown
 
-# TorchScript is a language of tensors, but these operators of it reach files. A function can be renamed
+# TorchScript is a language of tensors, but these of its operators reach files. A function can be renamed
 # (`f = torch.save`), and be called as a method (`image.set_`), so words are refused wherever they stand.
 _REACHES_FILES = re.compile(r"\b(save|from_file|read_file|write_file|load_tensor)\b")
 _GETATTR = re.compile(r"\bgetattr\b(?!\([\w.()]+, \"[\w.-]*\"\))")  # torch writes `getattr(self, "0")`, and no other
@@ -51,7 +51,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
     names = check_archive(path)
     if not any(name.endswith("/constants.pkl") for name in names):
         hint = "; a torch.export program is named .pt2" if any("archive_format" in name for name in names) else ""
-        raise CandidateError(f"{path.name} is not a whole TorchScript archive (torch.jit.save){hint}")
+        raise CandidateError(f"{path.name} is not a complete TorchScript archive (torch.jit.save){hint}")
     copy = checked_copy(path, partial(_checked_member, path))
     try:
         check_tensors(copy)
@@ -65,7 +65,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         raise CandidateError(f"{path.name} cannot be loaded as TorchScript: {first_line(error)}") from None
     _check_calls(path, module, unit)
     if not hasattr(module, "inlined_graph"):
-        raise CandidateError(f"{path.name} has no forward, which is what a network is asked by; save one that has")
+        raise CandidateError(f"{path.name} has no forward, the method that a network is asked with; save one that has")
     _check_casts(path, module)
     freeze(module)
     dtype = dtype_of(module)
@@ -80,9 +80,9 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
 
 
 def _loaded(archive: io.BytesIO, device: torch.device) -> tuple[torch.jit.ScriptModule, Any]:
-    """What `torch.jit.load` gives, and what it keeps to itself: the unit that has all functions."""
+    """What `torch.jit.load` gives, and what it keeps to itself: the compilation unit with all functions."""
     unit = torch._C.CompilationUnit()
-    read: Any = torch._C.import_ir_module_from_buffer  # whose stub says otherwise than it is
+    read: Any = torch._C.import_ir_module_from_buffer  # whose stub is wrong
     return wrap_cpp_module(read(unit, archive.read(), device, {}, False)), unit
 
 
@@ -125,11 +125,11 @@ class _Silent(torch.nn.Module):
 def _check_batch(answer: object, count: int) -> None:
     """Refuse rows of another number of images, which a trace may hold as a constant."""
     if isinstance(answer, torch.Tensor) and answer.ndim > 1 and len(answer) != count:
-        cure = "or say model.batch_size: 1" if len(answer) == 1 else "or trace it for one and say model.batch_size: 1"
+        cure = "or set model.batch_size: 1" if len(answer) == 1 else "or trace it for one and set model.batch_size: 1"
         raise CandidateError(
-            f"the candidate answers {count} images with scores of shape {tuple(answer.shape)}, as one does that was "
-            f"traced for {plural(len(answer), 'image')}: trace it so that their number may vary (x.shape[0], and no "
-            f"int() of it), {cure}"
+            f"the candidate answers {count} images with scores of shape {tuple(answer.shape)}, like one that was "
+            f"traced for {plural(len(answer), 'image')}: trace it so that their number may vary (x.shape[0], without "
+            f"int()), {cure}"
         )
 
 
@@ -159,7 +159,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def _trains(module: torch.nn.Module) -> bool:
-    """Whether it is a layer that training mode changes, and in it. What a function of the network's own drops is its
+    """Whether it is a layer that training mode changes, and in it. What a function of the network's own drops is by
     design."""
     # A frozen module has no mode left: it was frozen in evaluation mode.
     kind = str(getattr(module, "original_name", ""))
@@ -170,7 +170,7 @@ def _checked_member(path: Path, name: str, content: bytes) -> bytes | None:
     if name.lower().endswith(".debug_pkl"):
         return None  # where lines of its code were written, a pickle that only messages need
     if name.partition("/")[2].lower() in ("model.json", "attributes.pkl"):
-        raise CandidateError(f"{path.name} is TorchScript of before torch 1.4; save it again")
+        raise CandidateError(f"{path.name} is TorchScript from before torch 1.4; save it again")
     if not name.lower().endswith(".py"):
         return content
     if len(content) > _MAX_SOURCE_BYTES:
@@ -189,17 +189,17 @@ def _checked_member(path: Path, name: str, content: bytes) -> bytes | None:
 
 
 def _check_words(path: Path, name: str, source: str) -> None:
-    """Refuse operators that are not run; before any of the code is, as some of it is when it is loaded."""
+    """Refuse operators that are not run, before loading, which runs some of the code."""
     code = _NAMED_OPS.sub("", _STRING.sub("", source))
     if '"""' in source or '"' in code or "'" in code:
-        raise CandidateError(f"{path.name} writes strings in {shown(name)} as torch.jit.save does not")
+        raise CandidateError(f"{path.name} writes strings in {shown(name)} in a way that torch.jit.save does not")
     if is_nested_too_deeply(code):
         where = shown(name)
         raise CandidateError(f"{path.name} nests code in {where} more deeply than any network needs; it is not loaded")
     if match := _FOREIGN.search(code):
         allowed = _NAMESPACES.replace("|", ", ")
         raise CandidateError(
-            f"{path.name} calls {shown(match[0])} in {shown(name)}, which may reach any memory; of operators those of "
+            f"{path.name} calls {shown(match[0])} in {shown(name)}, which may reach any memory; only operators of "
             f"{allowed} are run"
         )
     for word in sorted(set(_WORD.findall(code))):

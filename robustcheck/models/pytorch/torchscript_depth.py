@@ -1,7 +1,8 @@
 """How deeply the source of a TorchScript archive is nested.
 
-torch's parser and compiler call themselves for each bracket and each operator of an expression, and from some thousands
-on the process ends without a word. What torch.jit.save writes stays far below: it names what a line is too short for.
+torch's parser and compiler call themselves for each bracket and each operator of an expression, and beyond some
+thousands the process ends without a message. What torch.jit.save writes stays far below: it names what does not fit on
+a line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _STEPS = re.compile(
     r"\\\n|^[ \t]+|[(\[{]|[)\]}]|[,;\n]|[-+*/%@&|^~<>=!]|\.(?=\s*[A-Za-z_])|\b(?:and|or|not|if|else|in|is)\b",
     re.MULTILINE,
 )
-_CHAINED = re.compile(r"\belif\b")  # each is inside of the one before
+_CHAINED = re.compile(r"\belif\b")  # each is inside the one before
 
 
 def is_nested_too_deeply(code: str) -> bool:

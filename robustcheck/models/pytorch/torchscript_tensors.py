@@ -1,7 +1,7 @@
 """The tensors of a TorchScript archive.
 
-Its pickles say where each lies in a record of the archive: at which place, of which sizes and strides. torch takes that
-as it is, and reads whatever lies there; so it is computed before.
+Its pickles say where each lies in a record of the archive: at which place, of which sizes and strides. torch trusts
+that and reads whatever lies there, so it is checked before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BYTES = {
 
 
 def check_tensors(archive: io.BytesIO) -> None:
-    """Compute where the tensors of an archive lie.
+    """Check where the tensors of an archive lie.
 
     Raises:
         ForgedPickleError: one lies outside of its record, or is of a kind that is not saved so; or the pickles ask for
@@ -142,7 +142,7 @@ def _tensor(stored: int, offset: int, sizes: Sequence[int], strides: Sequence[in
 
 
 def check_within(stored: int, offset: int, sizes: Sequence[int], strides: Sequence[int], *_more: Any) -> None:
-    """Look whether a tensor lies within so many numbers."""
+    """Check that a tensor lies within so many numbers."""
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
     if min([offset, *sizes, *strides]) < 0 or (0 not in sizes and last >= stored):
         raise ForgedPickleError(

@@ -18,7 +18,7 @@ def unregistered(module: nn.Module) -> dict[str, nn.Module]:
     """The modules that lie in attributes without being registered, as those in a plain list are.
 
     Returns:
-        By how the network's own code would name them, such as `nets[0]`.
+        The modules by the names that the network's own code has for them, such as `nets[0]`.
     """
     own = set(module.modules())
     return {
@@ -45,12 +45,12 @@ def unregistered_note(held: Mapping[str, nn.Module]) -> str | None:
     first = next((where for where, module in held.items() if next(module.parameters(), None) is not None), None)
     if first is None:
         return None
-    return f"the weights of {first} are none of the file, but what its code makes them: torch does not see it there"
+    return f"the weights of {first} come from its code, not from the file: torch does not see them there"
 
 
 def _modules_in(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(value, nn.Module):
         yield where, value
-    elif depth < _DEEPEST and type(value) in _PLAIN:  # others may do anything when they are looked through
+    elif depth < _DEEPEST and type(value) in _PLAIN:  # others may do anything when they are searched
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _modules_in(item, f"{where}[{key!r}]", depth + 1)

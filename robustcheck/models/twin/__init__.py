@@ -1,6 +1,6 @@
 """The differentiable twin of an ONNX graph.
 
-`graph` prepares the graph, `convert` makes torch of it with onnx2fx (`builder` is what operators ask of both), and the
+`graph` prepares the graph, `convert` makes torch of it with onnx2fx (`builder` is what operators need of both), and the
 other files stand in for operators where onnx2fx's own way is not enough. Convolutions and products become `layers`,
 which faster forms of a network are made of; `weight_only` computes the weights that quantisers leave; gradients pass
 straight through `rounding` and `quantised` operators; and what is missing there, or differs from the standard, is

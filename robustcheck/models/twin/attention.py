@@ -11,7 +11,7 @@ from robustcheck.models.twin.builder import Builder, attribute, call, computes, 
 
 
 class Attention(nn.Module):
-    """softmax(scale · QKᵀ + mask) V; a query that may look at nothing answers 0.
+    """softmax(scale · QKᵀ + mask) V; a query that may look at nothing gives 0.
 
     Args:
         heads: of queries, and of keys and values, where inputs are (N, length, width), not (N, heads, length, width).
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         capped = self.softcap * torch.tanh(products / self.softcap) if self.softcap else products
         masked = capped if bias is None else torch.where(bias == -torch.inf, -torch.inf, capped + bias)
         weights = functional.softmax(masked, dim=-1).nan_to_num(0.0) if bias is not None else masked.softmax(dim=-1)
-        # Where a weight is 0, its value is not looked at: it may be anything.
+        # Where a weight is 0, its value is ignored: it may be anything.
         answer = weights @ (values if bias is None else values.nan_to_num(0.0, 0.0, 0.0))
         if flat:
             answer = answer.transpose(1, 2).flatten(2)

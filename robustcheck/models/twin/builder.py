@@ -1,4 +1,4 @@
-"""What handlers of operators ask of an ONNX node and of onnx2fx's builder."""
+"""What handlers of operators need of an ONNX node and of onnx2fx's builder."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def constant(builder: Builder, node: NodeProto, place: int) -> Tensor | None:
 
 
 def whole_numbers(builder: Builder, node: NodeProto, place: int) -> list[int] | fx.Node | None:
-    """An input of sizes or axes: Python's own where the graph holds them, which no pass over a GPU has to wait for."""
+    """An input of sizes or axes: Python numbers if the graph holds them, which no pass over a GPU has to wait for."""
     held = constant(builder, node, place)
     return input_of(builder, node, place) if held is None else [int(number) for number in held.flatten().tolist()]
 

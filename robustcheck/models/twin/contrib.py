@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime makes of several, and that are in the files it saves of graphs that it has optimised."""
+"""Operators into which ONNX Runtime joins several, as in files of optimised graphs that it saves."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _fused_gemm(builder: Builder, node: NodeProto) -> fx.Node:
 
 
 def _multiply(a: Tensor, b: Tensor, alpha: float, turned: tuple[int, int], batches: tuple[int, int]) -> Tensor:
-    """Products of matrices, the last two axes of which may be turned, and the first one may stand before the last."""
+    """Matrix products, whose last two axes may be swapped, and whose first one may stand before the last."""
     a, b = (values.movedim(0, -2) if moved else values for values, moved in zip((a, b), batches, strict=True))
     a, b = (values.mT if turn and values.ndim > 1 else values for values, turn in zip((a, b), turned, strict=True))
     return alpha * (a @ b)
@@ -110,7 +110,7 @@ def _fast_gelu(values: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _normalised(rows: Tensor, scale: Tensor, least: float, *, centred: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows at a deviation of `scale`, from their mean or from 0; and what they were from, and 1 / their deviation."""
+    """Rows scaled to a deviation of `scale`, from their mean or from 0; that centre; and 1 / their deviation."""
     mean = rows.mean(dim=-1, keepdim=True) if centred else torch.zeros_like(rows[..., :1])
     inverse = ((rows - mean).square().mean(dim=-1, keepdim=True) + least).rsqrt()
     return (rows - mean) * inverse * scale, mean, inverse
@@ -119,7 +119,7 @@ def _normalised(rows: Tensor, scale: Tensor, least: float, *, centred: bool = Fa
 def _after_skip(
     values: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None, bias: Tensor | None, least: float, centred: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sum of all that comes in, normalised; and its mean, 1 / its deviation, and itself."""
+    """The sum of all inputs, normalised; and its mean, 1 / its deviation, and the sum itself."""
     total = values + skip if bias is None else values + skip + bias
     answer, mean, inverse = _normalised(total, scale, least, centred=centred)
     return answer if shift is None else answer + shift, mean, inverse, total

@@ -1,6 +1,6 @@
 """A differentiable twin of an ONNX graph: torch's answer to the same image, and its gradient.
 
-The twin only searches. It is compared with ONNX Runtime before it is used (`agreement`), and no verdict is its own.
+The twin only searches. It is compared with ONNX Runtime before it is used (`agreement`), and decides no verdict.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Twin:
     """A graph in torch."""
 
     module: fx.GraphModule  # float32 inputs (N, …) to scores; weights frozen
-    batch: int | None  # the only batch size of the graph, which `module` is meant to be free of; None: any
+    batch: int | None  # the only batch size of the graph, which `module` should not depend on; None: any
     bound: Callable[[], fx.GraphModule]  # the graph as it is, for its own batch size only
     holds: Callable[[torch.Tensor], torch.Tensor]  # inputs as the graph's own type of input holds them
     rounded: bool  # it works on whole numbers somewhere, which gradients go straight through
@@ -92,8 +92,8 @@ def make_twin(path: Path, output: str, device: torch.device, *, axes: int | None
     Args:
         path: the .onnx file.
         output: which of its outputs are the scores.
-        device: where the twin is to live.
-        axes: how many its input has; None: as many as images.
+        device: where the twin lives.
+        axes: how many its input has; None: as many as images have.
 
     Raises:
         NoTwinError: it cannot be converted.
@@ -105,7 +105,7 @@ def make_twin(path: Path, output: str, device: torch.device, *, axes: int | None
         module = converted(model)
         _adapt_inputs(module, kind, axes)
         module.graph.eliminate_dead_code()
-        module = fx.GraphModule(module, module.graph)  # which takes along what its graph still reads
+        module = fx.GraphModule(module, module.graph)  # which keeps only what its graph still reads
         freeze(module)
         return module.eval().to(device)
 
@@ -142,7 +142,7 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
 def _loaded(path: Path) -> ModelProto:
     model = folded(path)
     if (size := bytes_of(model)) > LARGEST_BYTES:
-        raise NoTwinError(f"its weights have {size / 2**30:.1f} GiB, and more than 2 cannot be followed; {_SMALLER}")
+        raise NoTwinError(f"its weights take {size / 2**30:.1f} GiB, but more than 2 cannot be followed; {_SMALLER}")
     return model
 
 
@@ -173,7 +173,7 @@ _AT = "robustcheck_operator"  # in the meta of a step: which operator of the fil
 
 
 def telling(module: fx.GraphModule) -> Forward:
-    """A twin as it is tried: what goes wrong in it says in which operator.
+    """A twin on trial: its errors say in which operator they arose.
 
     Raises (when it is asked):
         TwinFailsError: a step failed that is part of an operator.
@@ -208,7 +208,7 @@ class TwinFailsError(Exception):
 
 
 class _Steps(fx.Interpreter):
-    """Takes step after step, and knows which one it is at."""
+    """Runs step after step, and knows which one it is at."""
 
     at: Mapping[str, Any] = MappingProxyType({})
 

@@ -64,7 +64,7 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def make_dense(graph: GraphProto) -> None:
-    """Weights of which a file holds only those that are not zero, as it holds others."""
+    """Sparse weights, of which a file holds only those that are not zero, written out in full."""
     for sparse in graph.sparse_initializer:
         values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
         dense = np.zeros(list(sparse.dims), values.dtype)
@@ -80,7 +80,7 @@ def keep_only(graph: GraphProto, output: str) -> None:
     """Drop the other outputs, and what only they need."""
     wanted, kept = {output}, list[NodeProto]()
     for node in reversed(graph.node):
-        if wanted.intersection(filter(None, node.output)):  # what is left out has no name
+        if wanted.intersection(filter(None, node.output)):  # an omitted output has no name
             kept.append(node)
             wanted.update(node.input)
             wanted.update(name for inner in _inner(node) for deep in nodes(inner) for name in deep.input)
@@ -94,7 +94,7 @@ def keep_only(graph: GraphProto, output: str) -> None:
 
 
 def cut_resized_bytes(model: ModelProto) -> None:
-    """Cut whole numbers to whole numbers after they are resized, as ONNX Runtime does: in the twin they are floats."""
+    """Truncate whole numbers after they are resized, as ONNX Runtime does: in the twin they are floats."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
     cut: list[NodeProto] = []
@@ -162,7 +162,7 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
 
 
 def anonymise(model: ModelProto) -> int:
-    """Give every value a name of ours: the converter writes Python, and names are the file's author's.
+    """Give every value a name of ours: the converter writes Python, and the file's author chose the names.
 
     Returns:
         The element type of the input, which becomes float: gradients are asked for there.
@@ -209,7 +209,7 @@ def free_batch(graph: GraphProto) -> int | None:
             sizes = numpy_helper.to_array(shape).copy()
             if (fresh := _freed(sizes, batch)) is not None:
                 sizes[0] = fresh
-                del node.attribute[:]  # allowzero, for which 0 is a size
+                del node.attribute[:]  # allowzero, with which 0 is a size
                 node.input[1] = hold(shape, sizes)
         elif node.op_type == "Concat":
             (axis,) = (found.i for found in node.attribute if found.name == "axis")
@@ -222,7 +222,7 @@ def free_batch(graph: GraphProto) -> int | None:
 
 
 def _freed(sizes: NDArray[np.generic], batch: int) -> int | None:
-    """What to reshape to first, if that is a batch now, alone or with what follows: what is left, or what it was."""
+    """What to reshape to first, if that is now a batch, alone or with what follows: the rest, or what it was."""
     known: list[int] = sizes.tolist()
     if not known or known[0] < 1 or known[0] % batch:
         return None
@@ -232,7 +232,7 @@ def _freed(sizes: NDArray[np.generic], batch: int) -> int | None:
 
 
 def _row_of_all(tensor: TensorProto, axis: int, batch: int) -> NDArray[np.generic] | None:
-    """What a constant holds for each image of a batch, as (1, …); None if it does not, or is joined to other images."""
+    """What a constant holds for each image of a batch, as (1, …); None if nothing, or if joined to other images."""
     if not tensor.dims or tensor.dims[0] != batch or axis % len(tensor.dims) == 0:
         return None
     values = numpy_helper.to_array(tensor)

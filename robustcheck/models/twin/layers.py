@@ -30,13 +30,13 @@ _their_gemm, _their_matmul, _their_batch_norm = theirs("Gemm"), theirs("MatMul")
 
 
 def convolution_of(node: NodeProto) -> Convolution:
-    """What a node says of its convolution."""
+    """What a node says about its convolution."""
     stride, dilation, pads = (tuple(attribute(node, name, [])) for name in ("strides", "dilations", "pads"))
     return stride, dilation, attribute(node, "group", 1), pads, attribute(node, "auto_pad", "NOTSET")
 
 
 def _in_full(how: Convolution, rank: int) -> Convolution:
-    """A convolution with what holds where its node does not say."""
+    """A convolution with the defaults where its node does not say."""
     stride, dilation, groups, pads, auto = how
     pads = (0,) * 2 * rank if auto == "VALID" or not pads else pads
     return stride or (1,) * rank, dilation or (1,) * rank, groups, pads, auto
@@ -74,7 +74,7 @@ def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None, how: Convoluti
 
 @computes("Conv")
 def conv(builder: Builder, node: NodeProto) -> fx.Node:
-    """A convolution in the graph, as a module where its weights are constants."""
+    """A convolution in the graph, as a module if its weights are constants."""
     inputs, weights, biases = inputs_of(builder, node, 3)
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
     if weight is None or weight.ndim - 2 not in _CONVOLUTIONS or (biases is not None and bias is None):
@@ -113,7 +113,7 @@ def _transpose_convolve(
     more: tuple[int, ...],
     wanted: tuple[int, ...],
 ) -> Tensor:
-    """The whole answer, then as much of it as the pads leave, or the size that is wanted; `more` is output_padding."""
+    """The whole answer, then the part that the pads leave, or the wanted size; `more` is output_padding."""
     rank = weight.ndim - 2
     stride, dilation, groups, pads, auto = _in_full(how, rank)
     more, wanted = more or (0,) * rank, wanted[-rank:]
@@ -152,7 +152,7 @@ def linear(builder: Builder, node: NodeProto, inputs: Any, weight: Tensor, bias:
 
 @computes("Gemm")
 def gemm(builder: Builder, node: NodeProto) -> fx.Node:
-    """A matrix product with a bias in the graph, as a linear layer where its weights are constants."""
+    """A matrix product with a bias in the graph, as a linear layer if its weights are constants."""
     weight, bias = constant(builder, node, 1), constant(builder, node, 2)
     if weight is None or (bias is None and given(node, 2)) or attribute(node, "transA", 0):
         return _their_gemm(builder, node)
@@ -174,7 +174,7 @@ def _matmul(builder: Builder, node: NodeProto) -> fx.Node:
 
 @computes("BatchNormalization")
 def _batch_norm(builder: Builder, node: NodeProto) -> fx.Node:
-    """Of maps (N, C, H, W), with statistics that are constants."""
+    """Batch norm of maps (N, C, H, W), with statistics that are constants."""
     scale, bias, mean, variance = (constant(builder, node, number) for number in range(1, 5))
     if scale is None or bias is None or mean is None or variance is None or attribute(node, "training_mode", 0):
         return _their_batch_norm(builder, node)

@@ -30,7 +30,7 @@ _AFTER: dict[str, Callable[[Tensor], Tensor]] = {
 
 @computes("LinearClassifier", domain=_ML)
 def _linear_classifier(builder: Builder, node: NodeProto) -> tuple[fx.Node, ...]:
-    """A decision and scores, whose ending is a step of its own: searches leave it off."""
+    """A decision and scores, with the ending as a step of its own, so that searches can leave it off."""
     intercepts = attribute(node, "intercepts")
     after = attribute(node, "post_transform", "NONE")
     rows = len(intercepts or attribute(node, "classlabels_ints") or attribute(node, "classlabels_strings"))

@@ -46,10 +46,10 @@ def _along(parameter: Tensor, axis: int, values: Tensor, block: int) -> Tensor:
 
 
 def _to_whole(shares: Tensor, zero: Tensor | None, low: int, high: int) -> Tensor:
-    """Shares of a scale, rounded, moved by a zero point, and cut off at the ends.
+    """Shares of a scale, rounded, moved by a zero point, and clipped at the ends.
 
-    Gradients pass a little beyond the ends, where what a network answers often lies; but not below a zero point that is
-    the low end itself: there the cut is what is left of a ReLU.
+    Gradients pass a little beyond the ends, where a network's answers often lie; but not below a zero point that is the
+    low end itself: there the clipping is what is left of a ReLU.
     """
     moved = shares if zero is None else shares + zero
     whole = (shares.round() if zero is None else shares.round() + zero).clamp(low, high)
@@ -94,7 +94,7 @@ def _quantize_linear(builder: Builder, node: NodeProto) -> fx.Node:
 
 @function_for("DynamicQuantizeLinear", 1)
 def _quantise_dynamically(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each image (N, …) by its own range: one image is asked about at a time."""
+    """Each image (N, …) by its own range, since the network is asked about one image at a time."""
     flat = values.detach().flatten(1) if values.ndim > 1 else values.detach()[None]
     shape = (-1, *[1] * (values.ndim - 1)) if values.ndim > 1 else ()
     low, high = flat.amin(dim=1).clamp_max(0).reshape(shape), flat.amax(dim=1).clamp_min(0).reshape(shape)

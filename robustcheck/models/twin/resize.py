@@ -1,4 +1,4 @@
-"""ONNX's Resize, all of it, as a linear function of the image: an interpolation matrix an axis.
+"""ONNX's Resize, all of it, as a linear function of the image: an interpolation matrix per axis.
 
 Sizes and places are those of ONNX Runtime (`upsamplebase.h`), which computes them in float32. Exact ones would do for
 what is interpolated, but many pixels lie halfway between two, or at one, and rounding decides which is the nearest.
@@ -86,7 +86,7 @@ class Resize(nn.Module):
             corner = self.coordinates == "align_corners"
             return functional.interpolate(image, target[-2:], mode="bilinear", align_corners=corner)
         kind, answer = image.dtype, image
-        with torch.autocast(image.device.type, enabled=False):  # images are not to lose bits on their way in
+        with torch.autocast(image.device.type, enabled=False):  # images must not lose bits on their way in
             answer = image.float()
             for place, axis in enumerate(axes):
                 if target[place] == shape[place] and (factors[place] == 1 or self.antialias):

@@ -47,7 +47,7 @@ def _fraction(values: Tensor) -> Tensor:
 
 @computes("Sub")
 def _subtract(builder: Builder, node: NodeProto) -> fx.Node:
-    """What floor leaves of a number rises as the number does: it would not, if gradients went through both."""
+    """What floor takes off a number rises with the number; it would not if gradients went through both."""
     number, floor = inputs_of(builder, node, 2)
     if floor is not None and (floor.target, floor.args) == (_floor, (number,)):
         return builder.call_function(_fraction, args=(number,))

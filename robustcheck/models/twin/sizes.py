@@ -1,4 +1,4 @@
-"""Sizes, and tensors that are made of sizes: on the device of what they are asked about.
+"""Sizes, and tensors that are made of sizes: on the device of the tensor that they are asked about.
 
 onnx2fx makes them on the CPU. With a twin on a GPU they meet constants of the graph, which lie there, and torch neither
 joins the two nor looks one up by the other.

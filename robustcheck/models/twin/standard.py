@@ -1,4 +1,4 @@
-"""Operators that onnx2fx lacks, or computes otherwise than the standard says."""
+"""Operators that onnx2fx lacks, or computes differently from the standard."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _clip(builder: Builder, node: NodeProto) -> fx.Node:
 
 @computes("Softmax", since=1)
 def _softmax(builder: Builder, node: NodeProto) -> fx.Node:
-    """Before opset 13 all axes from this one on were one; that is the same where it is the last."""
+    """Before opset 13 all axes from this one on were merged; that makes no difference if it is the last."""
     axis, shape = attribute(node, "axis", 1), shape_of(builder, node.input[0])
     if shape is not None and axis in (len(shape) - 1, -1):
         return builder.call_function(functional.softmax, args=(input_of(builder, node, 0),), kwargs={"dim": axis})
@@ -83,7 +83,7 @@ def _gather(values: Tensor, places: Tensor, axis: int) -> Tensor:
 
 @function_for("GatherND", 2, batch_dims=0)
 def _gather_at(values: Tensor, places: Tensor, shared: int) -> Tensor:
-    """What lies at places (…, depth) of the axes after those that both share, all at once."""
+    """The values at places (…, depth) of the axes after those that both share, all at once."""
     own = [
         torch.arange(values.shape[axis], device=values.device).view(-1, *[1] * (places.ndim - 2 - axis))
         for axis in range(shared)
@@ -210,7 +210,7 @@ def _recurs(name: str, usual: tuple[str, ...]) -> None:
 
     @computes(name)
     def handler(builder: Builder, node: NodeProto) -> fx.Node:
-        """onnx2fx's, of what it does not pass over in silence."""
+        """onnx2fx's own, for what it does not silently ignore."""
         functions = [function.decode() for function in attribute(node, "activations", [])]
         if functions != list(usual) * (len(functions) // len(usual)):
             raise NotFollowedError(f"with activations {listed(functions)}")
@@ -245,7 +245,7 @@ def _concat(builder: Builder, node: NodeProto) -> fx.Node:
 
 
 def _joined(parts: list[Tensor], axis: int) -> Tensor:
-    """What a graph holds once, such as a class token, goes to each image, however many there are."""
+    """What a graph holds once, such as a class token, is given to each image, however many there are."""
     count = max(map(len, parts))
     return torch.cat([part.expand(count, *part.shape[1:]) if len(part) == 1 else part for part in parts], axis)
 
@@ -257,7 +257,7 @@ def _reshape(builder: Builder, node: NodeProto) -> fx.Node:
 
 
 def _reshaped(values: Tensor, sizes: list[int] | Tensor, zeros: bool) -> Tensor:
-    """A size of zero is that of what is reshaped, unless zeros are sizes."""
+    """A size of zero means the input's own, unless zeros are sizes."""
     wanted = as_list(sizes)
     return values.reshape([values.shape[axis] if not (size or zeros) else size for axis, size in enumerate(wanted)])
 

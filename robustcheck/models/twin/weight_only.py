@@ -1,7 +1,7 @@
 """Weights of whole numbers, as quantisers leave them, as the floats that they stand for.
 
-They are constants: products with them are layers, and no pass computes them again. The gradient of weights of four bits
-is exact but for what the runtime rounds to multiply faster.
+They are constants: products with them are layers, and no pass computes them again. The gradient with weights of four
+bits is exact except for what the runtime rounds to multiply faster.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def unpack(graph: GraphProto) -> bool:
     """Replace dequantised constants, and products with packed weights, by constants and plain products.
 
     Returns:
-        Whether ONNX Runtime may round what is multiplied with them to eight bits, as it does by default where it makes
-        packed weights of dequantised ones.
+        Whether ONNX Runtime may round what is multiplied with them to eight bits, as it does by default when it packs
+        dequantised weights.
     """
     rounds = False
     held = {tensor.name: tensor for tensor in graph.initializer}
