@@ -212,8 +212,8 @@ class _OnGPU:
     def io_binding(self) -> Any:
         return _Binding(self._session.io_binding())
 
-    def run_with_iobinding(self, binding: _Binding) -> None:
-        self._session.run_with_iobinding(binding.binding)
+    def run_with_iobinding(self, binding: _Binding, options: Any = None) -> None:
+        self._session.run_with_iobinding(binding.binding, options)
 
 
 class _Binding:

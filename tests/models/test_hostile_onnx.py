@@ -253,6 +253,16 @@ def test_no_input(model, store, refused):
     refused(store(model), "has 0 inputs .*; one image is needed")
 
 
+def test_constants_that_keras_leaves_as_inputs(model, store, refused):
+    mean, deviation = (f"functional_1/normalization_1/{name}:0" for name in ("Sub/y", "Sqrt/x"))
+    model.graph.input.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, [1, 1, 1, 1]))
+    refused(store(model), r"has 2 inputs .*: put Rescaling\(1 / sqrt\(variance\), -mean / sqrt\(variance\)\) in its")
+    model.graph.input.append(helper.make_tensor_value_info(deviation, TensorProto.FLOAT, [1, 1, 1, 1]))
+    refused(
+        store(model), rf"has 3 inputs \(image, {mean}, {deviation}\); one .* alone; Keras leaves the mean and variance"
+    )
+
+
 @pytest.mark.parametrize("dims", [[10**12, 2], [2**62, 2**62], [-3, 2], [30, 3]])
 def test_an_initializer_of_an_absurd_shape(dims, model, store, refused):
     del model.graph.initializer[0].dims[:]

@@ -133,7 +133,7 @@ def test_images_are_whole_before_the_runtime_copies_them(model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: stream)
     session._device = torch.device("cuda:0")
     session._session = SimpleNamespace(
-        io_binding=lambda: Binding(asked), run_with_iobinding=lambda _binding: asked.append("run")
+        io_binding=lambda: Binding(asked), run_with_iobinding=lambda *_: asked.append("run")
     )
     session._bound(torch.zeros(2, tiny.HEIGHT * tiny.WIDTH), (2,))
     assert asked == ["torch is done", "bind_input", "bind_output", "run", "synchronize_outputs"]

@@ -20,6 +20,7 @@ from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
 from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import first_line
+from robustcheck.models.onnx.loops import check_loops
 from robustcheck.words import listed
 
 _MAX_GRAPH_BYTES = 2 * 1024**3
@@ -78,7 +79,9 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         onnx.checker.check_model(str(path) if external else _to_check(found, model, nodes))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
-    _check_sizes(model, path)
+    values = _inferred(model)
+    _check_sizes(values, path)
+    check_loops(model, {value.name: _sizes(value) for value in values}, path.name)
     return files
 
 
@@ -201,15 +204,25 @@ def _is_true(tensor: onnx.TensorProto) -> bool:
         return False
 
 
-def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse a graph that makes a tensor, for one image, that no memory holds: a small file can ask for any size."""
+def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The values of a graph, also of those inside it, with their shapes as far as these can be told before it runs."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception:  # noqa: BLE001 (what cannot be inferred is seen when it runs)
-        return
+        return []
+    return [message for message in _messages(inferred) if isinstance(message, onnx.ValueInfoProto)]
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int]:
+    """Its shape, 1 where that is not known, such as of a batch."""
+    return [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+
+
+def _check_sizes(values: Sequence[onnx.ValueInfoProto], path: Path) -> None:
+    """Refuse a graph that makes a tensor, for one image, that no memory holds: a small file can ask for any size."""
     total, most = 0, min(_MOST_ELEMENTS, memory_limit() // _FLOAT_BYTES)
-    for value in (message for message in _messages(inferred) if isinstance(message, onnx.ValueInfoProto)):
-        sizes = [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+    for value in values:
+        sizes = _sizes(value)
         total += (elements := prod(sizes))
         if elements > most:
             shape = "×".join(map(str, sizes))

@@ -30,6 +30,7 @@ _OVERFLOWS = (
 _DRAW = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
+_LOOP = frozenset({"Loop", "Scan", "SequenceMap"})
 _NEAREST = 0.5  # a byte is the nearest whole number
 _BRIGHT = 100  # white is as bright as this, in bytes, or nearly everything would be black
 _APART = 0.01  # of the largest score, from which it is noted; without overflow at most a last bit differs
@@ -46,7 +47,8 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
     operators = {node.op_type for node in nodes}
     draws = bool(operators & _DRAW)
     sources = dict(zip(libraries, (one.sha256 for one in digest(libraries, path.parent)[1]), strict=True))
-    start = partial(Session, path, device, output=spec.output_name, operators=libraries, draws=draws)
+    loops = bool(operators & _LOOP)
+    start = partial(Session, path, device, output=spec.output_name, operators=libraries, draws=draws, loops=loops)
     session = start()
     if session.whole:
         _check_whole(path, spec.preprocess)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.axes import with_axes
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
+from robustcheck.models.onnx.clock import in_time
 from robustcheck.models.onnx.labels import UNKNOWN, places_of
 from robustcheck.models.onnx.runtime import onnxruntime
 from robustcheck.words import brief, listed, printable
@@ -25,6 +27,11 @@ _QUANTISED = frozenset({"tensor(uint8)", "tensor(int8)", "tensor(uint16)", "tens
 _LABELS = {"tensor(int64)", "tensor(int32)", "tensor(string)"}
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
 _ON_CPU = ["CPUExecutionProvider"]
+_OF_KERAS = ("/x:0", "/y:0")  # operands, which tf2onnx and Keras take for inputs where they are tensors already
+_FOR_KERAS = (
+    "; Keras leaves the mean and variance of a Normalization layer so, also after adapt(): put "
+    "Rescaling(1 / sqrt(variance), -mean / sqrt(variance)) in its place"
+)
 _FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one"
 
 
@@ -38,6 +45,7 @@ class Session:
         operators: libraries of custom operators, whose code is run.
         exact: sums of 8-bit products do not overflow. By default they do on x86 processors without VNNI.
         draws: the graph has operators that draw. Their seed is torch's, and they begin anew where torch is seeded anew.
+        loops: the graph has loops. Each of its answers has a time limit then; else the first one alone has.
 
     Raises:
         CandidateError: ONNX Runtime cannot load it, or it is not a function from one image to scores.
@@ -52,18 +60,21 @@ class Session:
         operators: Sequence[Path] = (),
         exact: bool = True,
         draws: bool = False,
+        loops: bool = False,
     ) -> None:
         self.notes: list[str] = []
         self._device = self._obtain(device)
         self._start = partial(_start, path, _providers(self._device), operators, exact=exact)
         self._seed = _seeded() if draws else None
+        self._name, self._loops = path.name, loops
         session, note = self._start()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1:
-            remedy = ": make the others constants, or export a wrapper that takes the image alone" if inputs else ""
-            raise CandidateError(
-                f"{path.name} has {len(inputs)} inputs ({listed(i.name for i in inputs)}); one image is needed{remedy}"
-            )
+            names = [found.name for found in inputs]
+            remedy = ": make the others constants, or export a wrapper that takes the image alone" if names else ""
+            if any(name.endswith(_OF_KERAS) for name in names):
+                remedy += _FOR_KERAS
+            raise CandidateError(f"{path.name} has {len(names)} inputs ({listed(names)}); one image is needed{remedy}")
         if inputs[0].type not in _TYPES:
             remedy = "" if "string" in inputs[0].type else _FLOAT_INPUT
             raise CandidateError(
@@ -98,6 +109,8 @@ class Session:
         values = self._as_taken(inputs.detach())
         try:
             answer = self._answer(values)
+        except CandidateError:
+            raise
         except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
             raise RuntimeError(" ".join(str(error).split())) from None  # the numbers stand in its further lines
         return answer.float().to(inputs.device)
@@ -108,7 +121,8 @@ class Session:
         An answer that is not one per input is about something else: then no label is known.
         """
         assert self.label is not None
-        (answer,) = self._session.run([self.label], {self.input: self._as_taken(inputs).cpu().numpy()})
+        with in_time(self._name) as options:
+            (answer,) = self._session.run([self.label], {self.input: self._as_taken(inputs).cpu().numpy()}, options)
         places = places_of(np.atleast_1d(answer).tolist(), names)
         return torch.tensor(places if len(places) == len(inputs) else [float(UNKNOWN)] * len(inputs))[:, None]
 
@@ -126,7 +140,7 @@ class Session:
             try:
                 return self._bound(values, self._row)
             except Exception as error:
-                if is_out_of_memory(error, rows=len(values)):
+                if isinstance(error, CandidateError) or is_out_of_memory(error, rows=len(values)):
                     raise
                 self._row = None  # an answer of another shape, as of networks that squeeze; or a real failure
         return self._first(values)
@@ -139,7 +153,8 @@ class Session:
 
     def _first(self, values: torch.Tensor) -> torch.Tensor:
         """An answer of any shape; it tells what the next ones will need."""
-        (scores,) = self._session.run([self.output], {self.input: values.cpu().numpy()})
+        with in_time(self._name) as options:
+            (scores,) = self._session.run([self.output], {self.input: values.cpu().numpy()}, options)
         answer = torch.from_numpy(np.asarray(scores)).to(self._device)
         one = len(values) == 1 and answer.ndim == 2  # a row, as it seems: binding shows if it is something else
         if answer.ndim and len(answer) == len(values) and (one or len(values) > 1):
@@ -155,7 +170,8 @@ class Session:
             torch.cuda.current_stream(self._device).synchronize()
         binding.bind_input(self.input, kind, index, _NUMPY[values.dtype], tuple(values.shape), values.data_ptr())
         binding.bind_output(self.output, kind, index, _NUMPY[answer.dtype], tuple(answer.shape), answer.data_ptr())
-        self._session.run_with_iobinding(binding)
+        with in_time(self._name) if self._loops else nullcontext() as options:
+            self._session.run_with_iobinding(binding, options)
         binding.synchronize_outputs()
         return answer
 

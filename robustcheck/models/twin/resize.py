@@ -1,9 +1,13 @@
-"""ONNX's Resize, all of it, as a linear function of the image: an interpolation matrix per axis."""
+"""ONNX's Resize, all of it, as a linear function of the image: an interpolation matrix per axis.
+
+Sizes and places are those of ONNX Runtime (`upsamplebase.h`), which computes them in float32. Exact ones would do for
+what is interpolated, but many pixels lie halfway between two, or at one, and rounding decides which is the nearest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, isclose
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from torch.nn import functional
 from robustcheck.models.twin.builder import Builder, NotFollowedError, attribute, call, computes, input_of
 
 _RADIUS = {"linear": 1, "cubic": 2}
+_TIE = 1e-6  # pixels: so near the middle of two, ONNX Runtime takes a place for it
 _MOST_WEIGHTS = 2**26  # of a matrix: from 8192 pixels to as many
 
 
@@ -24,7 +29,7 @@ class Resize(nn.Module):
     Args:
         mode: nearest, linear or cubic.
         coordinates: the attribute coordinate_transformation_mode.
-        nearest: the attribute nearest_mode.
+        nearest: the attribute nearest_mode; "simple": as before it was one.
         cubic_a: the attribute cubic_coeff_a.
         exclude_outside: pixels outside the image have no weight; else the border's stand for them.
         extrapolation: what lies outside a crop.
@@ -72,7 +77,9 @@ class Resize(nn.Module):
         else:
             told = [1.0] * len(axes) if scales is None else scales.tolist()
             factors = list(self.scales or told)
-            target = [int(size * factor) for size, factor in zip(shape, factors, strict=True)]
+            target = [int(_float32(size * factor)) for size, factor in zip(shape, factors, strict=True)]
+        if target == shape:
+            return image
         crop = self.coordinates == "tf_crop_and_resize"
         corners = roi.tolist() if crop and roi is not None else [0.0] * len(axes) + [1.0] * len(axes)
         if self._is_bilinear(axes, shape, target, factors):
@@ -82,18 +89,18 @@ class Resize(nn.Module):
         with torch.autocast(image.device.type, enabled=False):  # images must not lose bits on their way in
             answer = image.float()
             for place, axis in enumerate(axes):
-                if target[place] == shape[place] and factors[place] == 1 and not crop:
+                if target[place] == shape[place] and (factors[place] == 1 or self.antialias):
                     continue
                 span = corners[place], corners[place + len(axes)]
                 answer = self._along(answer, axis, shape[place], target[place], factors[place], span)
         return answer.to(kind) if kind.is_floating_point else answer.round().to(kind)
 
     def _to_sizes(self, shape: list[int], sizes: list[int]) -> tuple[list[float], list[int]]:
-        factors = [size / was for size, was in zip(sizes, shape, strict=True)]
+        factors = [_float32(size / was) for size, was in zip(sizes, shape, strict=True)]
         if self.aspect == "stretch":
             return factors, [int(size) for size in sizes]
         factor = min(factors) if self.aspect == "not_larger" else max(factors)
-        return [factor] * len(shape), [int(factor * was + 0.5) for was in shape]
+        return [factor] * len(shape), [int(_float32(factor * was) + 0.5) for was in shape]
 
     def _is_bilinear(self, axes: list[int], shape: list[int], target: list[int], factors: list[float]) -> bool:
         """Whether torch's own bilinear interpolation, which is faster than matrices, does the same."""
@@ -101,7 +108,9 @@ class Resize(nn.Module):
             return False
         if len(axes) == 4 and target[:2] != shape[:2]:
             return False
-        exact = all(new == was * factor for new, was, factor in zip(target, shape, factors, strict=True))
+        exact = all(
+            isclose(new, was * factor, rel_tol=1e-6) for new, was, factor in zip(target, shape, factors, strict=True)
+        )
         return exact and self.coordinates in ("half_pixel", "align_corners", "pytorch_half_pixel") and min(target) > 1
 
     def _along(
@@ -141,10 +150,11 @@ def _weights(
     outside = (where < 0) | (where > size - 1) if coordinates == "tf_crop_and_resize" else None
     if mode == "nearest":
         rounded = {
-            "round_prefer_floor": np.ceil(where - 0.5),
-            "round_prefer_ceil": np.floor(where + 0.5),
+            "round_prefer_floor": np.ceil(where - 0.5 - _TIE),
+            "round_prefer_ceil": np.floor(where + 0.5 + _TIE),
             "floor": np.floor(where),
             "ceil": np.ceil(where),
+            "simple": np.ceil(where) if factor < 1 else np.floor(where),
         }[nearest]
         return rounded.clip(0, size - 1).astype(np.int64), outside
     narrow = min(factor, 1.0) if antialias else 1.0
@@ -162,22 +172,36 @@ def _weights(
 
 
 def _source(coordinates: str, size: int, target: int, factor: float, span: tuple[float, float]) -> np.ndarray:
-    """Where (target,) each pixel of the answer lies in the image."""
-    place: np.ndarray = np.arange(target, dtype=np.float64)
-    length = size * factor
-    if coordinates == "align_corners":
-        return place * (size - 1) / (length - 1) if length != 1 else np.zeros(target)
-    if coordinates == "asymmetric":
-        return place / factor
-    if coordinates == "tf_crop_and_resize":
-        width = (span[1] - span[0]) * (size - 1)
-        return span[0] * (size - 1) + (place * width / (length - 1) if length != 1 else np.full(target, width / 2))
-    centre: np.ndarray = (place + 0.5) / factor - 0.5
-    if coordinates == "pytorch_half_pixel" and length == 1:
-        return np.full(target, -0.5)
-    if coordinates == "half_pixel_symmetric":
-        return centre + size / 2 * (1 - target / length)
-    return centre
+    """Where (target,) each pixel of the answer lies in the image: each step is rounded as ONNX Runtime rounds it."""
+    place: np.ndarray = np.arange(target, dtype=np.float32)
+    was, now, scale, half = (np.float32(number) for number in (size, target, factor, 0.5))
+    start, end = (np.float32(corner) for corner in span)
+    where: np.ndarray
+    match coordinates:
+        case "half_pixel":
+            where = (place + half) / scale - half
+        case "pytorch_half_pixel":
+            where = (place + half) / scale - half if target > 1 else place
+        case "tf_half_pixel_for_nn":
+            where = (place + half) / scale
+        case "asymmetric":
+            where = place / scale
+        case "align_corners":
+            where = place * (was - 1) / (now - 1) if target > 1 else place
+        case "tf_crop_and_resize" if target > 1:
+            where = start * (was - 1) + place * (end - start) * (was - 1) / (now - 1)
+        case "tf_crop_and_resize":
+            where = np.array([0.5 * float(start + end) * (size - 1)])
+        case "half_pixel_symmetric":
+            offset = was / 2 * (1 - now / (scale * was))
+            where = float(offset) + (place.astype(np.float64) + 0.5) / float(scale) - 0.5
+        case _:
+            raise NotFollowedError(f"Resize by {coordinates}")
+    return where.astype(np.float32).astype(np.float64)  # what follows is exact
+
+
+def _float32(number: float) -> float:
+    return float(np.float32(number))
 
 
 def _filter(mode: str, distance: np.ndarray, a: float) -> np.ndarray:
@@ -219,12 +243,12 @@ def _resize_11(builder: Builder, node: NodeProto) -> fx.Node:
 @computes("Resize", since=10)
 @computes("Upsample", since=9)
 def _resize_10(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = {"mode": attribute(node, "mode", "nearest"), "coordinates": "asymmetric", "nearest": "floor"}
+    settings = {"mode": attribute(node, "mode", "nearest"), "coordinates": "asymmetric", "nearest": "simple"}
     return _resize(builder, node, 0, 1, 0, **settings)
 
 
 @computes("Upsample", since=7)
 def _upsample_7(builder: Builder, node: NodeProto) -> fx.Node:
     scales = tuple(attribute(node, "scales"))
-    module = Resize(mode=attribute(node, "mode", "nearest"), coordinates="asymmetric", nearest="floor", scales=scales)
+    module = Resize(mode=attribute(node, "mode", "nearest"), coordinates="asymmetric", nearest="simple", scales=scales)
     return call(builder, node, module, input_of(builder, node, 0))
