@@ -233,7 +233,7 @@ def test_figures_are_counted_again(project):
     said = _said(project, alter)
     broken = sum(one["status"] == "broken" for one in _of(project, "pgd[4/255]")["samples"])
     assert f"pgd[4/255]: accuracy is stated as 10 of 10, but by its samples it is {10 - broken} of 10" in said
-    assert "pgd[2/255]: sensitivity is stated as 0.25, and is" in said
+    assert "pgd[2/255]: sensitivity is stated as 0.25, but is" in said
     assert "l2: its requirements are not those of the policy, compared with what is stated as measured" in said
     assert "clean: its verdict is fail, but by its requirements it is pass" in said
     assert "clean: accuracy is stated as 10 of 10, but by its samples it is 9 of 10" in said
