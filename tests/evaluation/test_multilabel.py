@@ -481,7 +481,7 @@ def test_figures_of_findings_are_counted_again(project):
     better = replace(gate.metrics["balanced_accuracy"], value=1.0)
     gate = replace(gate, metrics=gate.metrics | {"balanced_accuracy": better})
     (amiss,) = replay(policy, replace(report, gates=(report.gates[0], gate)), stored).gates[1].amiss
-    assert amiss.startswith("balanced_accuracy is stated as 1.0, and is 0.")
+    assert amiss.startswith("balanced_accuracy is stated as 1.0, but is 0.")
 
 
 @pytest.mark.parametrize(
