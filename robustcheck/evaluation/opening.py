@@ -62,7 +62,7 @@ class Opening:
             folder=policy.folder,
             samples=samples,
             seed=policy.seed,
-            oracles=any(gate.queries is not None for gate in policy.gates),
+            oracles=any(map(_asks, policy.gates)),
             progress=partial(self.listener, "loading"),
         )
         self.candidate = candidate
@@ -127,6 +127,12 @@ class Opening:
                 )
             )
         return raise_if_error(self._loaded_surrogates[named])
+
+
+def _asks(gate: Gate) -> bool:
+    """Whether oracles answer about the candidate: to its adversary, or to who trains a surrogate on its labels."""
+    trained = gate.surrogates.train if gate.surrogates is not None else ()
+    return gate.queries is not None or any(spec.labels == "candidate" for spec in trained)
 
 
 def _order(policy: Policy, samples: Samples) -> np.ndarray:

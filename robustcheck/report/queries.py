@@ -53,8 +53,12 @@ def query_curve(gate: GateResult) -> QueryCurve | None:
     steps = [step for step in gate.query_curve if 0 <= step.queries <= limit and math.isfinite(step.accuracy)]
     if not steps:
         return None
-    broken = [outcome for outcome in gate.samples if outcome.status == "broken" and outcome.evidence == "inherited"]
-    elsewhere = [outcome.found_after for outcome in broken]
+    elsewhere = [
+        outcome.found_after
+        for outcome in gate.samples
+        # The curve falls for samples that were read correctly: a goal may attack others, too.
+        if outcome.status == "broken" and outcome.evidence == "inherited" and outcome.clean == outcome.label
+    ]
     accuracy = gate.metrics.get("accuracy")
     return QueryCurve(
         limit=limit,

@@ -92,6 +92,24 @@ def test_sigmoids_of_several_layers_are_left_off():
     torch.testing.assert_close(leave_off(network, "sigmoid")(IMAGES).sigmoid(), network(IMAGES))
 
 
+class Chain(Ending):
+    """The second finding's layer is shown the probability of the first."""
+
+    def forward(self, image):
+        first = torch.sigmoid(self.gain * self.layer(image.flatten(1)))
+        return torch.cat([first, torch.sigmoid(self.other(image.flatten(1)) + 5 * first)], dim=1)
+
+
+@pytest.mark.parametrize("gain", [1.0, 60.0])
+def test_what_a_network_uses_itself_stays_a_probability(gain):
+    network = Chain(None, outputs=1, gain=gain).eval()
+    logits = leave_off(network, "sigmoid")(IMAGES)
+    torch.testing.assert_close(logits.sigmoid(), network(IMAGES))
+    flat = IMAGES.flatten(1)
+    second = network.other(flat) + 5 * torch.sigmoid(gain * network.layer(flat))
+    torch.testing.assert_close(logits[:, 1:], second)
+
+
 @pytest.mark.parametrize(
     ("end", "outputs", "ending"),
     [

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -306,42 +303,6 @@ def test_a_tensor_that_takes_more_than_half_of_the_memory(model, store, refused,
     tiny.load(store(model))
     monkeypatch.setattr("robustcheck.models.onnx.file.memory_limit", lambda: 100)
     refused(store(model), r"net\.onnx computes a tensor of 1×30 \('flat'\), .*; at most 2\.5e\+01 are computed")
-
-
-_IN_LITTLE_MEMORY = """
-import sys
-from pathlib import Path
-import robustcheck.resources
-robustcheck.resources.memory = lambda: 2**28
-import tiny_models
-from robustcheck.errors import NoMemoryError
-try:
-    tiny_models.load(Path(sys.argv[1]))
-except NoMemoryError as error:
-    print(error)
-"""
-
-
-def test_a_tensor_whose_size_is_computed(model, store):
-    """It is known when it has run, in a process whose sessions together take half of its memory."""
-    for name, value in (("ones", np.array([1, 1])), ("row", np.array([1])), ("side", np.float32(8000))):
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    one = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.0])
-    nodes = [
-        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=0),
-        helper.make_node("Sub", ["most", "most"], ["zero"]),
-        helper.make_node("Add", ["zero", "side"], ["same"]),
-        helper.make_node("Cast", ["same"], ["whole"], to=TensorProto.INT64),
-        helper.make_node("Reshape", ["whole", "row"], ["size"]),
-        helper.make_node("Concat", ["ones", "size", "size"], ["sizes"], axis=0),
-        helper.make_node("ConstantOfShape", ["sizes"], ["huge"], value=one),
-        helper.make_node("ReduceMean", ["huge"], ["mean"], keepdims=0),
-    ]
-    model.graph.node[-1].output[0] = "before"
-    model.graph.node.extend([*nodes, helper.make_node("Add", ["before", "mean"], ["scores"])])
-    command = [sys.executable, "-W", "ignore", "-c", _IN_LITTLE_MEMORY, str(store(model))]
-    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=120)
-    assert found.stdout.startswith("memory ran out with a batch of one image")
 
 
 def test_a_file_that_claims_to_be_too_large(model, store, refused, tmp_path):

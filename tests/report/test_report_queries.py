@@ -110,6 +110,13 @@ def test_where_a_smaller_limit_would_have_left_less_that_is_said():
     assert smaller_limits_text(shared(attack="square")).endswith(f" ({SQUARE}; {SHARED})")
 
 
+def test_what_was_misread_before_makes_no_range():
+    """The accuracy does not fall by it, whoever broke it."""
+    rows = tuple(replace(row, evidence="inherited", found_after=900, clean="other") for row in outcomes(1, 1, 0))
+    curve = query_curve(curved((0, 0.5), samples=rows))
+    assert curve.least_after(100) == curve.accuracy_after(100) == 0.5
+
+
 def test_what_others_broke_is_no_range_where_it_cost_nothing_less():
     """At a limit at which all of them count anyway."""
     rows = tuple(replace(row, evidence="inherited", found_after=50) for row in outcomes(1, 1, 0))

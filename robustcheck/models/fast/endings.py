@@ -64,7 +64,9 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
     for node in steps:
         if node in last or _does(traced, node, _CUTS):
             before = node.all_input_nodes[0]
-            node.replace_all_uses_with(_centred_before(node) if two_sides and node in last else before)
+            instead = _centred_before(node) if two_sides and node in last else before
+            # Another step of the network may use the probability itself, as that of the next label in a chain does.
+            node.replace_all_uses_with(instead, delete_user_cb=lambda user: user in steps or user is output)
     for node in steps:  # nothing else is removed: a statement whose answer is not used may write into its input
         if not node.users:
             traced.graph.erase_node(node)

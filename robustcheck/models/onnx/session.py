@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
 from robustcheck.models.axes import with_axes
 from robustcheck.models.memory import is_out_of_memory
@@ -26,7 +25,6 @@ _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
 _QUANTISED = frozenset({"tensor(uint8)", "tensor(int8)", "tensor(uint16)", "tensor(int16)"})
 _LABELS = {"tensor(int64)", "tensor(int32)", "tensor(string)"}
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
-_ON_CPU = ["CPUExecutionProvider"]
 _OF_KERAS = ("/x:0", "/y:0")  # operands, which tf2onnx and Keras take for inputs where they are tensors already
 _FOR_KERAS = (
     "; Keras leaves the mean and variance of a Normalization layer so, also after adapt(): put "
@@ -208,8 +206,6 @@ def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
 
 def _begin(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
     def begin(options: Any) -> Any:
-        if providers == _ON_CPU and _memory_is_bounded():  # a GPU's memory has an end of its own
-            options.add_session_config_entry("session.use_env_allocators", "1")
         # It would print, and go on without the GPU, but a batch that does not fit has to be halved.
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
 
@@ -223,22 +219,6 @@ def _begin(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
     unfused = _options(operators, exact=True)
     unfused.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return begin(unfused), "it is run unfused: ONNX Runtime has no other exact form of its operators on signed bytes"
-
-
-@cache
-def _memory_is_bounded() -> bool:
-    """Whether all sessions of this process together take no more than half of the memory, on the CPU.
-
-    A graph of a kilobyte may make a tensor of any size, and what computes that size is known when it has run.
-    """
-    where = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    try:
-        onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg({"max_mem": memory_limit()}))
-    except Exception:  # noqa: BLE001 (as for sessions: somebody else in this process has registered another)
-        return False
-    return True
 
 
 def _options(operators: Sequence[Path], *, exact: bool) -> Any:
@@ -260,7 +240,7 @@ def _options(operators: Sequence[Path], *, exact: bool) -> Any:
 
 def _providers(device: torch.device) -> list[Any]:
     if device.type != "cuda":
-        return _ON_CPU
+        return ["CPUExecutionProvider"]
     onnxruntime.preload_dlls()  # the CUDA libraries that torch's wheels brought
     # Otherwise convolutions are chosen by timing, and a network's answers would differ from run to run.
     settings = {

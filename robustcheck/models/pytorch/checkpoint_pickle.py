@@ -2,8 +2,9 @@
 
 With weights only, torch runs no code of a file; yet it calls what it has a list of with whatever a file says:
 `bytearray(12_000_000_000)`, a set of the numbers of a tensor that is one number repeated a billion times, or a frame of
-a traceback, which reads the file that it is said to be of. Here what torch.save writes is let pass, each call with what
-torch.save gives it.
+a traceback, which reads the file that it is said to be of. Here what torch.save writes of tensors (nested ones aside),
+collections and numbers is let pass, each call with what torch.save gives it; so are classes that the user has allowed
+torch to make (`torch.serialization.add_safe_globals`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import pickle
 import tarfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
@@ -32,6 +34,8 @@ _WORK_A_BYTE = 16
 _MOST_IN_KEY = 10_000  # parts, and letters
 _MOST_AXES = 64
 _SPREAD = 1 << 61  # whole numbers below are their own hash: none of them is another's
+_PACKED = {"QUInt4x2Storage": 2, "QUInt2x4Storage": 4}  # numbers in a byte
+_ALLOWED_BY_TORCH = ("builtins", "traceback", "torch")  # what is no user's: exceptions, frames, and its own
 _LATIN = ("latin1", "latin-1", "iso-8859-1")
 
 
@@ -80,11 +84,16 @@ class _Named:
         self.name = name
 
 
+class _OfUser(_Named):
+    """Stands for what a class makes that the user has allowed: its code is theirs."""
+
+
 class _Storage:
     """Stands for a row of numbers of a file."""
 
-    def __init__(self, numbers: int, each: int) -> None:
+    def __init__(self, numbers: int, each: int, in_a_byte: int = 1) -> None:
         self.numbers, self.each = numbers, each  # bytes
+        self.in_a_byte = in_a_byte  # numbers of less than one
 
 
 class _Tensor:
@@ -109,7 +118,12 @@ class _Checkpoint(Reader):
         self._size_of = size_of
         self._work, self._stored = _WORK + _WORK_A_BYTE * length, 2 * size + _STORAGE_SLACK
         self._keys = set[str | int]()
-        self._rare = 0  # keys whose hash may be another's
+        self._hashes = Counter[int]()  # of keys that are no text and no small number
+        self._allowed = {
+            name
+            for name in map(_name_of, torch.serialization.get_safe_globals())
+            if name.split(".")[0] not in _ALLOWED_BY_TORCH
+        }
         self._calls = {
             "collections.OrderedDict": self._mapping,
             "collections.Counter": self._counter,
@@ -138,6 +152,8 @@ class _Checkpoint(Reader):
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         if (call := self._calls.get(f"{module}.{name}")) is not None:
             return call
+        if f"{module}.{name}" in self._allowed:
+            return self._made_by_user
         if module not in ("torch", "torch.storage", "torch.cuda"):
             raise pickle.UnpicklingError(f"it holds {module}.{name}")
         return _Named(name)
@@ -158,7 +174,7 @@ class _Checkpoint(Reader):
             if not 0 <= offset <= offset + part <= count:
                 raise ForgedPickleError(f"has {part!r:.40} numbers from {offset!r:.40} on, in a storage of {count}")
             count = part
-        return _Storage(count, each)
+        return _Storage(count, each, _PACKED.get(kind.name, 1))
 
     def on_key(self, key: Any) -> int:
         """Count what it takes to hash a key, and to compare it with those that have the same hash."""
@@ -169,8 +185,8 @@ class _Checkpoint(Reader):
             cost = 1
         else:
             cost = _parts(key)
-            self._rare += 1
-            self._take(self._rare * cost)
+            self._hashes[hashed := hash(_hashable(key))] += 1
+            self._take(self._hashes[hashed] * cost)
         return cost
 
     def _take(self, work: int) -> None:
@@ -187,9 +203,14 @@ class _Checkpoint(Reader):
 
     def _set_state(self) -> None:
         state = self.stack.pop()
+        if isinstance(self.stack[-1], _OfUser):
+            return
         if not isinstance(self.stack[-1], Dictionary) or not isinstance(state, Dictionary):
             raise pickle.UnpicklingError("it sets the state of what is no dictionary")
         self._take(state.cost)
+
+    def _made_by_user(self, *_arguments: Any) -> _OfUser:
+        return _OfUser()
 
     def _mapping(self, pairs: Any = ()) -> Dictionary:
         if isinstance(pairs, Dictionary):
@@ -232,7 +253,7 @@ class _Checkpoint(Reader):
         return tuple(sizes)
 
     def _tensor(self, storage: Any, offset: int, sizes: Any, strides: Any, *_more: Any) -> _Tensor:
-        return self._placed(storage.numbers, offset, sizes, strides)
+        return self._placed(storage.numbers * storage.in_a_byte, offset, sizes, strides)
 
     def _tensor_of_bytes(
         self, storage: Any, offset: int, sizes: Any, strides: Any, _grad: Any, _hooks: Any, kind: Any, *_more: Any
@@ -283,6 +304,18 @@ class _Checkpoint(Reader):
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _set_state,
     }
+
+
+def _name_of(allowed: Any) -> str:
+    """What a file calls a class that `add_safe_globals` was told, or a pair of it and such a name."""
+    return allowed[1] if isinstance(allowed, tuple) else f"{allowed.__module__}.{allowed.__qualname__}"
+
+
+def _hashable(key: Any) -> Any:
+    """A key whose parts were counted, with names for what stands for something."""
+    if isinstance(key, tuple):
+        return tuple(map(_hashable, key))
+    return key.name if isinstance(key, _Named) else key
 
 
 def _listed(items: Any) -> Sequence[Any]:
