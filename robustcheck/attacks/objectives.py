@@ -22,8 +22,6 @@ from robustcheck.threats import Goal
 
 Loss = Literal["cross_entropy", "margin", "dlr"]
 
-_TINY = 1e-12
-
 
 def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
     """The loss that serves a goal.
@@ -107,7 +105,7 @@ def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if logits.shape[1] < 3:
         return margin(logits, labels)
     best = logits.topk(3, dim=1).values
-    return margin(logits, labels) / (best[:, 0] - best[:, 2]).clamp_min(_TINY)
+    return margin(logits, labels) / _unit(best[:, 0] - best[:, 2])
 
 
 def _cross_entropy_to(logits: torch.Tensor, _labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
@@ -131,7 +129,12 @@ def _scale_to(logits: torch.Tensor) -> torch.Tensor | float:
     if logits.shape[1] < 4:
         return 1.0
     best = logits.topk(4, dim=1).values
-    return (best[:, 0] - best[:, 2:].mean(dim=1)).clamp_min(_TINY)
+    return _unit(best[:, 0] - best[:, 2:].mean(dim=1))
+
+
+def _unit(distance: torch.Tensor) -> torch.Tensor:
+    """A distance (N,) between logits to divide by, however small they are; 1 where they are alike."""
+    return torch.where(distance > 0, distance, 1)
 
 
 _UNTARGETED = {"cross_entropy": log_odds, "margin": margin, "dlr": dlr}
