@@ -62,9 +62,10 @@ def log_probability(goal: Goal) -> Objective:
     """The log-probability of what a goal wants, for means over many images: those that are turned weigh nothing.
 
     It is log σ of the log-odds, so that its gradient does not vanish where the network is sure of the true label. Of
-    several findings it is that of the soft maximum over those that may be turned.
+    several findings it is that of the soft maximum (log-sum-exp) over those that may be turned: one change of all
+    images turns another finding in each, and pulls at all of them.
     """
-    odds = objective("cross_entropy", goal)
+    odds = _any_finding(goal) if goal.multilabel else objective("cross_entropy", goal)
 
     def raised(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
         return logsigmoid(odds(logits, labels, aims))
@@ -160,15 +161,33 @@ def _toward(loss: Loss, label: int) -> Objective:
 def _findings(loss: Loss, goal: Goal) -> Objective:
     """The loss where any of several findings may be turned: the margin of the finding nearest to its threshold.
 
-    `cross_entropy` takes the soft maximum (log-sum-exp) of those margins, which every finding pulls at. There is no
-    scale to divide by (`dlr`): findings do not compete.
+    `cross_entropy` lets the others pull as well until one is turned: the nearest may hardly move, and hide another that
+    would turn. There is no scale to divide by (`dlr`): findings do not compete.
     """
 
     def turned(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
         margins = margins_of_findings(goal, logits, labels)
-        return margins.logsumexp(dim=1) if loss == "cross_entropy" else margins.amax(dim=1)
+        nearest = margins.amax(dim=1)
+        return torch.where(nearest < 0, _pulled(margins), nearest) if loss == "cross_entropy" else nearest
 
     return turned
+
+
+def _pulled(margins: torch.Tensor) -> torch.Tensor:
+    """-1 / Σ 1/|mₖ| (N,) of margins below 0: findings pull by the inverse square of how far from 0 they are.
+
+    No scale of the logits matters. A soft maximum (log-sum-exp) has one: margins well below 1 all pull alike there,
+    each in a direction of its own, and the nearest is not turned.
+    """
+    float32 = torch.finfo(torch.float32)
+    away = (-margins).clamp(float32.tiny, float32.max)  # a margin of -inf is another goal's, and does not pull
+    nearest = away.amin(dim=1, keepdim=True).detach()
+    return -nearest.squeeze(1) / (nearest / away).sum(dim=1)
+
+
+def _any_finding(goal: Goal) -> Objective:
+    """The soft maximum (log-sum-exp) of the findings' margins."""
+    return lambda logits, labels, _aims: margins_of_findings(goal, logits, labels).logsumexp(dim=1)
 
 
 def _one_finding(goal: Goal) -> Objective:
