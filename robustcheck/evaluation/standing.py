@@ -81,7 +81,7 @@ class Standing:
 
     @property
     def blind(self) -> set[int]:
-        """Samples that held while no search ever had anything to follow."""
+        """Samples that held while no search could follow what it was told, for gradients on half of its steps."""
         inherited = {sample for sample, followable in self.found.inherited.items() if followable}
         return set(self.held) - self.found.trace.followable - inherited
 

@@ -89,7 +89,7 @@ def _decided_by_interval(known: Standing, count: int) -> bool:
     verdict = seen.verdict_if({})
     if verdict == "pass" and not seen.attacked:
         return False  # nothing was tried yet
-    # What held for want of anything to follow shows nothing: a pass has to do without it.
+    # What held for want of something to follow shows nothing: a pass has to do without it.
     return verdict in _DECIDED and (verdict == "fail" or seen.verdict_if(unknown(seen.blind)) == "pass")
 
 

@@ -36,7 +36,7 @@ class Examination:
 
     probes: Probes
     found: Found
-    blind: Set[int]  # samples that held where there never was anything to follow
+    blind: Set[int]  # samples that held where there was little or nothing to follow
     undermined_by: Callable[[Mapping[int, Entry]], bool]  # whether the gate would be judged otherwise with these, too
 
     def checks(self, cost: Cost) -> tuple[HealthCheck, ...]:
