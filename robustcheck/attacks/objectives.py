@@ -58,14 +58,17 @@ def nearest_border(goal: Goal, logits: torch.Tensor, labels: torch.Tensor) -> Ca
     return lambda others: _margin_to(others, first, second)
 
 
-def log_probability(goal: Goal) -> Objective:
-    """The log-probability of what a goal wants, for means over many images: those that are turned weigh nothing.
+def log_probability(goal: Goal, *, of_many: bool = False) -> Objective:
+    """The log-probability of what a goal wants, for means over many looks: those that are turned weigh nothing.
 
-    It is log σ of the log-odds, so that its gradient does not vanish where the network is sure of the true label. Of
-    several findings it is that of the soft maximum (log-sum-exp) over those that may be turned: one change of all
-    images turns another finding in each, and pulls at all of them.
+    It is log σ of the log-odds, so that its gradient does not vanish where the network is sure of the true label.
+
+    Args:
+        goal: what the adversary wants.
+        of_many: the mean is over images that have one change. It turns another finding in each, and is found by pulling
+            at all that may be turned: they have the odds of their soft maximum (log-sum-exp).
     """
-    odds = _any_finding(goal) if goal.multilabel else objective("cross_entropy", goal)
+    odds = _any_finding(goal) if goal.multilabel and of_many else objective("cross_entropy", goal)
 
     def raised(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
         return logsigmoid(odds(logits, labels, aims))

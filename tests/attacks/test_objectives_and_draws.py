@@ -230,11 +230,13 @@ def test_a_finding_at_its_threshold_and_one_that_nobody_is_after_have_finite_gra
         assert torch.autograd.grad(values.sum(), logits)[0].isfinite().all()
 
 
-def test_the_log_probability_of_findings_is_that_of_their_soft_maximum():
-    logits, truth = torch.tensor([[-1.0, 2.0, -4.0]]), torch.tensor([0b010])
-    value = log_probability(Goal(labels=3, multilabel=True))(logits, truth, truth)
+def test_the_log_probability_of_findings_is_that_of_their_soft_maximum_where_a_change_is_of_many_images():
+    logits, truth, goal = torch.tensor([[-1.0, 2.0, -4.0]]), torch.tensor([0b010]), Goal(labels=3, multilabel=True)
     odds = torch.tensor([-1.0, -2.0, -4.0]).logsumexp(dim=0)
-    torch.testing.assert_close(value, torch.nn.functional.logsigmoid(odds)[None])
+    of_many = log_probability(goal, of_many=True)(logits, truth, truth)
+    torch.testing.assert_close(of_many, torch.nn.functional.logsigmoid(odds)[None])
+    of_one = log_probability(goal)(logits, truth, truth)
+    torch.testing.assert_close(of_one, torch.nn.functional.logsigmoid(torch.tensor([-4 / 7])))
 
 
 def test_goals_say_whom_they_are_about_and_what_meets_them():
