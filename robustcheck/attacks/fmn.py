@@ -19,7 +19,6 @@ from robustcheck.threats.ball import per_row
 
 _LAST_STEP = 0.01  # of the first: where the cosine ends
 _PIXELS = 3 * 224**2  # in all channels: on larger images the first step is longer, so that it goes as far a pixel
-_TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +51,16 @@ class FMN(GradientAttack):
         step = first * (_LAST_STEP + (1 - _LAST_STEP) * decay)
         # Until a misread point is found, the ball reaches to where the loss, if it were linear, would be 0; and a
         # little farther than in the paper, because a loss that is linear is 0 there, on either side of it by chance.
-        to_border = norm + told.loss.abs() / ball.dual_norm(told.gradient).clamp_min(_TINY)
+        steepness, direction = _scaled(told.gradient)
+        to_border = norm + told.loss.abs() / steepness / ball.dual_norm(direction).clamp_min(1)
         to_border = to_border * (1 + gamma)
         radius = torch.where(
             told.fooled,
             torch.minimum(state["radius"] * (1 - gamma), best_norm),
             torch.where(best_norm < torch.inf, state["radius"] * (1 + gamma), to_border),
         ).clamp_max(ball.radius)
-        length = told.gradient.flatten(1).norm(dim=1).clamp_min(_TINY)
-        ahead = images + told.gradient * per_row(step / length)
+        length = direction.flatten(1).norm(dim=1).clamp_min(1)
+        ahead = images + direction * per_row(step / length)
         return {
             "images": ball.within(ahead, clean, radius),
             "best": best,
@@ -71,3 +71,12 @@ class FMN(GradientAttack):
     def best(self, state: State) -> torch.Tensor:
         """The nearest misread point that the search has seen; the image itself if there is none."""
         return state["best"]
+
+
+def _scaled(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each row's largest entry (N,), and gradients divided by it: no norm of those rounds to 0 or to infinity.
+
+    A norm of theirs is 1 or more, but for a gradient of zero, which stays one.
+    """
+    largest = gradient.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return largest, gradient / per_row(largest)

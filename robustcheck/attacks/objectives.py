@@ -22,8 +22,6 @@ from robustcheck.threats import Goal
 
 Loss = Literal["cross_entropy", "margin", "dlr"]
 
-_TINY = 1e-12
-
 
 def objective(loss: Loss, goal: Goal, *, aimed: bool = False) -> Objective:
     """The loss for a goal.
@@ -60,13 +58,17 @@ def nearest_border(goal: Goal, logits: torch.Tensor, labels: torch.Tensor) -> Ca
     return lambda others: _margin_to(others, first, second)
 
 
-def log_probability(goal: Goal) -> Objective:
-    """The log-probability of what a goal wants, for means over many images: those that are turned weigh nothing.
+def log_probability(goal: Goal, *, of_many: bool = False) -> Objective:
+    """The log-probability of what a goal wants, for means over many looks: those that are turned weigh nothing.
 
-    It is log σ of the log-odds, so its gradient does not vanish where the network is sure of the true label. With
-    several findings it is that of the soft maximum over those that may be turned.
+    It is log σ of the log-odds, so its gradient does not vanish where the network is sure of the true label.
+
+    Args:
+        goal: what the adversary wants.
+        of_many: whether the mean is over images that share one change. It turns a different finding in each, and is
+            found by pulling at all that may be turned: they have the odds of their soft maximum (log-sum-exp).
     """
-    odds = objective("cross_entropy", goal)
+    odds = _any_finding(goal) if goal.multilabel and of_many else objective("cross_entropy", goal)
 
     def raised(logits: torch.Tensor, labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
         return logsigmoid(odds(logits, labels, aims))
@@ -107,7 +109,7 @@ def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if logits.shape[1] < 3:
         return margin(logits, labels)
     best = logits.topk(3, dim=1).values
-    return margin(logits, labels) / (best[:, 0] - best[:, 2]).clamp_min(_TINY)
+    return margin(logits, labels) / _unit(best[:, 0] - best[:, 2])
 
 
 def _cross_entropy_to(logits: torch.Tensor, _labels: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
@@ -131,7 +133,12 @@ def _scale_to(logits: torch.Tensor) -> torch.Tensor | float:
     if logits.shape[1] < 4:
         return 1.0
     best = logits.topk(4, dim=1).values
-    return (best[:, 0] - best[:, 2:].mean(dim=1)).clamp_min(_TINY)
+    return _unit(best[:, 0] - best[:, 2:].mean(dim=1))
+
+
+def _unit(distance: torch.Tensor) -> torch.Tensor:
+    """A distance (N,) between logits to divide by, however small they are; 1 where they are alike."""
+    return torch.where(distance > 0, distance, 1)
 
 
 _UNTARGETED = {"cross_entropy": log_odds, "margin": margin, "dlr": dlr}
@@ -157,15 +164,33 @@ def _toward(loss: Loss, label: int) -> Objective:
 def _findings(loss: Loss, goal: Goal) -> Objective:
     """The loss if any of several findings may be turned: the margin of the finding nearest to its threshold.
 
-    `cross_entropy` takes the soft maximum (log-sum-exp) of these margins, to which every finding contributes. There is
-    no scale to divide by (`dlr`): findings do not compete.
+    `cross_entropy` lets the others pull as well until one is turned: the nearest may hardly move, and hide another that
+    would turn. There is no scale to divide by (`dlr`): findings do not compete.
     """
 
     def turned(logits: torch.Tensor, labels: torch.Tensor, _aims: torch.Tensor) -> torch.Tensor:
         margins = margins_of_findings(goal, logits, labels)
-        return margins.logsumexp(dim=1) if loss == "cross_entropy" else margins.amax(dim=1)
+        nearest = margins.amax(dim=1)
+        return torch.where(nearest < 0, _pulled(margins), nearest) if loss == "cross_entropy" else nearest
 
     return turned
+
+
+def _pulled(margins: torch.Tensor) -> torch.Tensor:
+    """-1 / Σ 1/|mₖ| (N,) of margins below 0: findings pull by the inverse square of how far from 0 they are.
+
+    No scale of the logits matters. A soft maximum (log-sum-exp) has one: margins well below 1 all pull alike there,
+    each in a direction of its own, and the nearest is not turned.
+    """
+    float32 = torch.finfo(torch.float32)
+    away = (-margins).clamp(float32.tiny, float32.max)  # a margin of -inf is another goal's, and does not pull
+    nearest = away.amin(dim=1, keepdim=True).detach()
+    return -nearest.squeeze(1) / (nearest / away).sum(dim=1)
+
+
+def _any_finding(goal: Goal) -> Objective:
+    """The soft maximum (log-sum-exp) of the findings' margins."""
+    return lambda logits, labels, _aims: margins_of_findings(goal, logits, labels).logsumexp(dim=1)
 
 
 def _one_finding(goal: Goal) -> Objective:

@@ -108,7 +108,8 @@ def _build(spec: AttackSpec, _ball: Ball, _goal: Goal, _asks: Asks) -> Searches:
 
 @_build.register
 def _fgsm(spec: FGSMSpec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
-    return (FGSM(objective=objective(spec.loss, goal)),)
+    loss: Loss = "margin" if goal.multilabel else spec.loss  # one step turns one finding: others would only divert it
+    return (FGSM(objective=objective(loss, goal)),)
 
 
 @_build.register

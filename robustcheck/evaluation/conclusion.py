@@ -134,8 +134,8 @@ def judged_as(
     # Nothing was searched there, which no policy may overlook.
     if blind and standing.verdict_if(unknown(blind)) != verdict:
         return "error", (
-            f"the attack had nothing to follow on {len(blind)} of the samples that held, and without them the gate "
-            f"would not pass; {_lesson(gate, unstarted=blind <= standing.found.trace.unstarted)}"
+            f"the attack had little or nothing to follow on {len(blind)} of the samples that held, and without them "
+            f"the gate would not pass; {_lesson(gate, unstarted=blind <= standing.found.trace.unstarted)}"
         )
     if setting.strict and (reason := _distrusted(standing, metrics, health, undercut)):
         return "error", reason
@@ -220,7 +220,7 @@ def _nothing_to_attack(gate: Gate) -> str:
 
 
 def _lesson(gate: Gate, *, unstarted: bool) -> str:
-    """Advice for samples on which the search had nothing to follow."""
+    """Advice for samples on which the search had little or nothing to follow."""
     if unstarted:
         return "a search that never started shows nothing: raise queries, or add samples of the other labels"
     if gate.asks:

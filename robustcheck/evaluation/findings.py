@@ -73,7 +73,7 @@ def findings(
 
 
 def says_no_more(check: HealthCheck) -> bool:
-    """Whether it says no more than that there was nothing to follow."""
+    """Whether it says no more than that there was little or nothing to follow."""
     return check.name == "gradients" or (check.name, check.outcome) == ("gradient-predicts", "not examined")
 
 
@@ -88,9 +88,9 @@ def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> 
         )
         yield Finding(code="no-start", severity="warning", message=message)
     if rest := blind - unstarted:
+        why = "no answers that changed" if gate.asks else "most gradients were zero, NaN or infinite"
         message = (
-            f"{plural(len(rest), 'sample')} held, but the attack never had anything to follow there: "
-            f"{'no answer changed' if gate.asks else 'no gradient was finite and not zero'} "
+            f"{plural(len(rest), 'sample')} held, but the attack had little or nothing to follow there: {why} "
             f"(first: {_first(setting, rest)})"
         )
         yield Finding(code=NOTHING_TO_FOLLOW, severity="warning", message=message)

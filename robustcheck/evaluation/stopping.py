@@ -89,7 +89,7 @@ def _decided_by_interval(known: Standing, count: int) -> bool:
     verdict = seen.verdict_if({})
     if verdict == "pass" and not seen.attacked:
         return False  # nothing was tried yet
-    # Samples that held because there was nothing to follow show nothing: a pass has to do without them.
+    # Samples that held because there was little or nothing to follow show nothing: a pass has to do without them.
     return verdict in _DECIDED and (verdict == "fail" or seen.verdict_if(unknown(seen.blind)) == "pass")
 
 

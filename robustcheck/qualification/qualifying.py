@@ -124,7 +124,7 @@ def _caught(gate: GateResult) -> list[str]:
         return [ATTACK]
     if gate.verdict != "error":
         return []
-    said = {NOTHING_TO_FOLLOW: "the attack had nothing to follow", NO_GRADIENT: "it has no gradient"}
+    said = {NOTHING_TO_FOLLOW: "the attack had little or nothing to follow", NO_GRADIENT: "it has no gradient"}
     return [*(name for name, words in said.items() if words in error), *_codes(gate, "error")]
 
 

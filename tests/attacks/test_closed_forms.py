@@ -137,6 +137,23 @@ def test_minimum_norm_searches_reach_the_optimum_within_a_twentieth(norm, labels
     assert ratio.max() <= 1.05
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_searches_that_go_for_one_label_see_no_scale_of_the_logits(norm, factor):
+    """Squares of its gradients round to 0, or to infinity."""
+    network, images, truth, smallest = _problem(
+        labels=5, seed=5, count=20, maximum=DEEP, dual=1 if norm == "linf" else 2
+    )
+    levels = int(np.median(smallest))
+    ball = LinfBall(levels=levels, maximum=DEEP) if norm == "linf" else L2Ball(levels=Fraction(levels), maximum=DEEP)
+    network.weight.data *= factor
+    for attack in build(EnsembleSpec(name="ensemble", steps=40, queries=20), ball, Goal(labels=5))[1:3]:
+        found = search(attack, network, images, truth, ball, count=5, aim=_aims(truth, 5))
+        reached = found.distances(20) <= levels
+        assert reached[smallest * 1.05 <= levels].all(), attack.name
+        assert reached.any()
+
+
 class Mean(torch.nn.Module):
     """Turns a flat image of level g by |g - 127.5| levels in every pixel."""
 

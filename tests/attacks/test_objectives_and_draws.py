@@ -141,7 +141,7 @@ def test_gradients_at_an_operating_point_are_the_objectives_own(loss, labels, po
         assert torch.autograd.gradcheck(value, (_logits(5, labels, labels).requires_grad_(),))
 
 
-@given(seeds, st.floats(0.1, 100))
+@given(seeds, st.sampled_from([1e-25, 0.1, 100.0, 1e25]))
 def test_dlr_does_not_see_the_scale_of_the_logits(seed, scale):
     logits, truth = _logits(seed, 5), torch.tensor([0, 1, 2, 3])
     torch.testing.assert_close(dlr(logits * scale, truth), dlr(logits, truth))
@@ -168,6 +168,75 @@ def test_of_several_findings_the_one_nearest_to_its_threshold_is_turned():
     assert value("missed_finding") == [-5.0, 3.0]
     assert value("missed_finding", positive=0) == [-5.0, -5.0]
     assert value("false_alarm")[0] == -0.5
+
+
+def _findings(seed: int, *, count: int = 30, present: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, 4) of findings, and true readings (N,) of which most are turned nowhere."""
+    logits = _logits(seed, 4, count)
+    generator = torch.Generator().manual_seed(seed)
+    as_read = torch.rand(count, 4, generator=generator) < 0.9
+    there = ((logits >= 0) == as_read).long()
+    return logits, (there << torch.arange(4)).sum(dim=1)
+
+
+@pytest.mark.parametrize("positive", [None, 2])
+@pytest.mark.parametrize("kind", ["untargeted", "missed_finding", "false_alarm"])
+@given(seed=seeds)
+def test_losses_of_findings_are_above_zero_where_one_is_turned_and_have_a_gradient(kind, positive, seed):
+    logits, truth = _findings(seed)
+    logits.requires_grad_()
+    goal = Goal(kind=kind, positive=positive, labels=4, multilabel=True)
+    decisions = ((logits >= 0).long() << torch.arange(4)).sum(dim=1)
+    about = goal.applies(truth)
+    for loss in ("cross_entropy", "margin", "dlr"):
+        values = objective(loss, goal)(logits, truth, truth)
+        assert torch.equal((values > 0)[about], goal.met(decisions, truth)[about])
+        gradient = torch.autograd.grad(values.sum(), logits)[0]
+        assert (gradient.abs().sum(dim=1) > 0)[about].all()
+        assert not gradient[~goal.attackable_findings(truth) & about[:, None]].any()
+
+
+def test_findings_pull_by_the_inverse_square_of_how_far_they_are_from_their_thresholds():
+    """-1 / (1/1 + 1/2 + 1/4) of the distances 1, 2 and 4."""
+    logits = torch.tensor([[-1.0, 2.0, -4.0]], requires_grad=True)
+    truth = torch.tensor([0b010])
+    value = objective("cross_entropy", Goal(labels=3, multilabel=True))(logits, truth, truth)
+    assert value.item() == pytest.approx(-4 / 7)
+    pulls = torch.autograd.grad(value.sum(), logits)[0][0]
+    assert pulls.tolist() == pytest.approx([16 / 49, -4 / 49, 1 / 49])
+    assert torch.autograd.gradcheck(
+        lambda others: objective("cross_entropy", Goal(labels=3, multilabel=True))(others, truth, truth),
+        (logits.detach().double().requires_grad_(),),
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e30])
+def test_the_pull_of_findings_has_no_scale(scale):
+    logits, truth = _findings(1)
+    goal = Goal(labels=4, multilabel=True)
+    pulls = []
+    for factor in (1.0, scale):
+        given_ = (logits * factor).float().requires_grad_()
+        pulls.append(torch.autograd.grad(objective("cross_entropy", goal)(given_, truth, truth).sum(), given_)[0])
+    torch.testing.assert_close(*pulls)
+
+
+def test_a_finding_at_its_threshold_and_one_that_nobody_is_after_have_finite_gradients():
+    logits = torch.tensor([[0.0, -1.0], [-0.0, 1.0], [-3.0, -2.0]], requires_grad=True)
+    truth = torch.tensor([0b01, 0b00, 0b11])  # the last one has no finding that could be a false alarm
+    for kind in ("untargeted", "missed_finding", "false_alarm"):
+        goal = Goal(kind=kind, labels=2, multilabel=True)
+        values = objective("cross_entropy", goal)(logits, truth, truth)
+        assert torch.autograd.grad(values.sum(), logits)[0].isfinite().all()
+
+
+def test_the_log_probability_of_findings_is_that_of_their_soft_maximum_where_a_change_is_of_many_images():
+    logits, truth, goal = torch.tensor([[-1.0, 2.0, -4.0]]), torch.tensor([0b010]), Goal(labels=3, multilabel=True)
+    odds = torch.tensor([-1.0, -2.0, -4.0]).logsumexp(dim=0)
+    of_many = log_probability(goal, of_many=True)(logits, truth, truth)
+    torch.testing.assert_close(of_many, torch.nn.functional.logsigmoid(odds)[None])
+    of_one = log_probability(goal)(logits, truth, truth)
+    torch.testing.assert_close(of_one, torch.nn.functional.logsigmoid(torch.tensor([-4 / 7])))
 
 
 def test_goals_say_whom_they_are_about_and_what_meets_them():

@@ -389,6 +389,53 @@ def test_each_gradient_is_followed_that_is_finite_and_not_zero():
     assert (trace.gradients, trace.gradients_zero, trace.gradients_not_finite) == (12, 2, 4)
 
 
+class Lost(Counting):
+    """From some gradient on they are of no use."""
+
+    def __init__(self, followed: int, factor: float) -> None:
+        super().__init__()
+        self.followed, self.factor = followed, factor
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.requires_grad:
+            factor = 1.0 if self.followed > 0 else self.factor
+            self.followed -= 1
+            image.register_hook(lambda gradient: gradient * factor)
+        return super().forward(image)
+
+
+@pytest.mark.parametrize("factor", [0.0, torch.nan])
+@pytest.mark.parametrize(("followed", "steps", "enough"), [(2, 6, False), (3, 6, True), (1, 3, False), (1, 1, True)])
+def test_a_search_counts_where_half_of_its_gradients_could_be_followed(followed, steps, enough, factor):
+    run = _run(network=Lost(followed, factor), batch=64, levels=1, steps=steps, restarts=1)
+    held = set(range(50)) - set(run.hits)
+    assert len(held) > 20
+    assert held & run.engine.task.trace.followable == (held if enough else set())
+
+
+def test_of_several_searches_of_a_sample_one_that_counts_is_enough():
+    run = _run(network=Lost(4, 0.0), batch=64, levels=1, steps=4, restarts=3)
+    assert run.engine.task.trace.followable == set(range(50))
+
+
+class Plateau(torch.nn.Module):
+    """Dark below the middle, where bright seems farther than it is, and bright above it, where it has no gradient."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        brightness = image.flatten(1).mean(dim=1)
+        excess = torch.where(brightness < 0.5, brightness - 1, 1)
+        return torch.stack([-excess, excess], dim=1)
+
+
+def test_where_a_search_has_what_it_wants_it_needs_no_gradient():
+    images = np.full((4, 1, 6, 6), 120, dtype=np.uint8)
+    attack = FMN(objective=objective("margin", Goal(labels=2)), steps=30)
+    run = search(attack, Plateau(), images, torch.zeros(4, dtype=torch.int64), LinfBall(levels=1, maximum=255), count=2)
+    trace = run.engine.task.trace
+    assert trace.gradients_zero > 0.8 * trace.gradients
+    assert trace.followable == {0, 1, 2, 3}
+
+
 class InDoubles(Counting):
     """Rounds to the same float32 whatever the batch is; how a processor adds up float32 may depend on it."""
 

@@ -201,7 +201,7 @@ def test_what_an_ensembles_square_turns_hides_no_mask(tmp_path, xrays):
     (found,) = masked_gates(tmp_path, xrays, "HalfQuantised", gate, samples=96)
     assert found.metrics["accuracy"].value > 0.05
     assert found.verdict == "error"
-    assert "the attack had nothing to follow on" in found.error
+    assert "the attack had little or nothing to follow on" in found.error
     (check,) = [check for check in found.health if check.name == "beats-searches-without-gradients"]
     assert check.outcome == "broken"
     assert check.evidence.startswith("square turned ")
@@ -233,8 +233,33 @@ def test_where_there_was_nothing_to_follow_nothing_is_passed_in_any_case(health,
     gate = "  - {id: pgd, attack: {name: pgd, steps: 4}, epsilon: 1/255, require: {accuracy: 0.6}}\n"
     (found,) = brightness_gates(tmp_path, gate, extra=f"health: {health}")
     assert found.verdict == "error"
-    assert "the attack had nothing to follow on " in found.error
+    assert "the attack had little or nothing to follow on " in found.error
     assert found.error.endswith("or replace the attack with one that needs none, such as square or transfer")
+
+
+@pytest.mark.parametrize("health", ["strict", "warn"])
+@pytest.mark.parametrize("lost", ["image + ((image - image.detach()) ** 2 + ~between).sqrt() * 0", "image.detach()"])
+def test_gradients_that_are_there_only_at_stored_images_make_no_pass(lost, health, tmp_path):
+    """Its first gradient can be followed, and those between grey levels cannot: they are NaN, or zero."""
+    brightness_project(tmp_path)
+    source = (tmp_path / "brightness.py").read_text()
+    (tmp_path / "brightness.py").write_text(
+        source.replace(
+            "excess = (",
+            "levels = image.detach() * 255\n"
+            "        between = (levels - levels.round()).abs().amax(dim=(1, 2, 3), keepdim=True) > 1e-3\n"
+            f"        image = torch.where(between, {lost}, image)\n"
+            "        excess = (",
+        )
+    )
+    attack = "{name: pgd, steps: 8, random_start: false}"
+    gate = f"  - {{id: pgd, attack: {attack}, epsilon: 4/255, require: {{accuracy: 0.5}}}}\n"
+    (found,) = brightness_gates(tmp_path, gate, extra=f"health: {health}")
+    assert found.metrics["accuracy"].value >= 0.5
+    assert found.verdict == "error"
+    assert "the attack had little or nothing to follow on " in found.error
+    (check,) = [check for check in found.health if check.name == "gradients"]
+    assert check.outcome == "suspect"
 
 
 # --- candidates that draw --------------------------------------------------------------------------------------------

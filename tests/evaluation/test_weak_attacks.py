@@ -356,10 +356,19 @@ def test_the_loss_has_to_rise_on_half_of_the_samples(risen, outcome):
 
 
 @pytest.mark.parametrize(
-    ("gradients_zero", "blind", "outcome"), [(50, set(), "sound"), (51, set(), "suspect"), (0, {3}, "suspect")]
+    ("zero", "not_finite", "blind", "outcome"),
+    [
+        (50, 0, set(), "sound"),
+        (51, 0, set(), "suspect"),
+        (0, 50, set(), "sound"),
+        (0, 51, set(), "suspect"),
+        (26, 25, set(), "suspect"),
+        (0, 0, {3}, "suspect"),
+    ],
 )
-def test_more_than_half_of_the_gradients_have_to_lead_somewhere_and_some_on_each_sample(gradients_zero, blind, outcome):
-    assert gradients(Trace(gradients=100, gradients_zero=gradients_zero), blind).outcome == outcome
+def test_half_of_the_gradients_have_to_lead_somewhere_and_some_on_each_sample(zero, not_finite, blind, outcome):
+    trace = Trace(gradients=100, gradients_zero=zero, gradients_not_finite=not_finite)
+    assert gradients(trace, blind).outcome == outcome
 
 
 @pytest.mark.parametrize(

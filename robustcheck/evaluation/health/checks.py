@@ -87,7 +87,7 @@ TRAIN_LONGER = "raise the attack's steps, draws or restarts"
 LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient predicts: what a change along it has to bring
 DOUBTFUL_SHARE = 1 / 2  # and its inverse: beyond these the gradient is doubted
 MOST_OUTDONE = 0.1  # of the samples that held: what an adversary who knows less may turn
-_ZERO = 0.5  # share of zeros among the gradients, from which on they are suspect
+_LOST = 0.5  # share of the gradients that are zero, NaN or infinite, from which on they are suspect
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
 
 
@@ -99,13 +99,14 @@ def in_examination_order(samples: Sequence[int], gate: Gate, setting: Setting) -
 
 def gradients(trace: Trace, blind: Set[int]) -> HealthCheck:
     """Whether there was anything to follow."""
-    share = trace.gradients_zero / trace.gradients if trace.gradients else 0.0
+    lost = trace.gradients_zero + trace.gradients_not_finite
+    share = lost / trace.gradients if trace.gradients else 0.0
     zero = f"of {trace.gradients:,} gradients, {trace.gradients_zero:,} were zero and " if trace.gradients else ""
     evidence = (
-        f"{zero}{trace.gradients_not_finite:,} had NaN or infinity; {plural(len(blind), 'sample')} held where none "
-        "could be followed"
+        f"{zero}{trace.gradients_not_finite:,} had NaN or infinity; {plural(len(blind), 'sample')} held where fewer "
+        "than half could be followed"
     )
-    return HealthCheck(name="gradients", outcome="suspect" if share > _ZERO or blind else "sound", evidence=evidence)
+    return HealthCheck(name="gradients", outcome="suspect" if share > _LOST or blind else "sound", evidence=evidence)
 
 
 def predicts(
@@ -189,7 +190,7 @@ def of_gradients(
     Args:
         setting, goal, trace: of the gate, its adversary, and its searches.
         attacked: samples, in the order in which they are tried.
-        blind: those of them on which there never was anything to follow.
+        blind: those of them that held where there was little or nothing to follow.
         cost: of its searches; a tenth of it may be spent.
     """
     prediction, drawn = Prediction(setting=setting, goal=goal), setting.candidate.randomness

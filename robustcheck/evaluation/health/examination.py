@@ -36,7 +36,7 @@ class Examination:
 
     probes: Probes
     found: Found
-    blind: Set[int]  # samples that held and where there never was anything to follow
+    blind: Set[int]  # samples that held where there was little or nothing to follow
     undermined_by: Callable[[Mapping[int, Entry]], bool]  # whether these too would change the verdict
 
     def checks(self, cost: Cost) -> tuple[HealthCheck, ...]:

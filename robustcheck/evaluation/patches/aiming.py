@@ -36,7 +36,7 @@ class Aim:
 
     def train(self, trainer: Trainer, shape: tuple[int, int, int], restart: int, *, own: bool) -> torch.Tensor:
         """A patch (1, C, S, S); other aims do not change the one for the gate's own goal."""
-        aimed = replace(trainer, attack=replace(trainer.attack, objective=log_probability(self.goal)))
+        aimed = replace(trainer, attack=replace(trainer.attack, objective=log_probability(self.goal, of_many=True)))
         return aimed.for_all(shape, restart, toward="" if own else f"{self.said}/", places=self.places)
 
 

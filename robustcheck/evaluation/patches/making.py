@@ -145,7 +145,7 @@ def trainer_of(task: PatchTask, pool: Pool, surrogates: Surrogates | None) -> Tr
     visible = (surrogates or task.setting.candidate.preprocess).visible
     return Trainer(
         attack=PatchTraining(
-            objective=log_probability(task.goal),
+            objective=log_probability(task.goal, of_many=task.spec.universal),
             steps=task.steps,
             step_size=spec.step_size,
             visible=visible,

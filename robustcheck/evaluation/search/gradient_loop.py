@@ -109,11 +109,12 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
             logits, loss, gradient = self.access.gradient(*given)
         else:
             logits, loss, gradient = self.eot.gradient(self.access, *given, rows.draws, rows.step)
+        fooled = self._fooled(logits, rows.label)
         least, most = torch.stack(torch.linalg.vector_norm(gradient, dim=(1, 2, 3)).aminmax()).tolist()
         if least > 0 and most < inf:  # neither holds for a NaN
             rows.followable.fill_(True)
         else:
-            gradient = self._usable(rows, gradient)
+            gradient = self._usable(rows, gradient, fooled)
         self.task.trace.gradients += len(rows)
         if self._tracks_loss:
             rows.first = torch.where(rows.step == 0, loss, rows.first)
@@ -124,13 +125,18 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         if self.doubtful_margin is not None:
             margin = self._margin(self.task.candidate.head.at_operating_point(logits), rows.label, rows.aim)
             rows.best_margin = torch.maximum(rows.best_margin, margin.nan_to_num(nan=torch.inf))  # NaN: anywhere
-        return Told(step=rows.step, loss=loss, fooled=self._fooled(logits, rows.label), gradient=gradient)
+        return Told(step=rows.step, loss=loss, fooled=fooled, gradient=gradient)
 
-    def _usable(self, rows: GradientRows, gradient: torch.Tensor) -> torch.Tensor:
-        """Note which gradients are 0, NaN or infinite; returns them (N, C, H, W) with 0 for what is not finite."""
+    def _usable(self, rows: GradientRows, gradient: torch.Tensor, fooled: torch.Tensor) -> torch.Tensor:
+        """Note which gradients are 0, NaN or infinite; returns them (N, C, H, W) with 0 for what is not finite.
+
+        Where the search sees what it wants, a gradient of zero is no loss: a log-probability has nowhere to rise there.
+        """
         steepness = gradient.flatten(1).abs().amax(dim=1)  # not the L2 norm, whose squares round to 0 or to infinity
         finite = steepness.isfinite()
-        rows.followable |= finite & (steepness > 0)
+        usable = finite & (steepness > 0)
+        rows.followable |= usable
+        rows.lost += ~usable & ~(finite & fooled)
         self.task.trace.gradients_zero += int((steepness == 0).sum())
         if finite.all():
             return gradient

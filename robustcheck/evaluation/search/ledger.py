@@ -76,7 +76,7 @@ class Ledger:
         return {sample: entry for sample, entry in self._entries.get(family, {}).items() if entry.distance <= levels}
 
     def settle(self, search: Hashable, levels: float, samples: dict[int, bool]) -> None:
-        """Remember samples that a search within `levels` settled, and whether it had anything to follow in them.
+        """Remember samples that a search within `levels` settled, and whether it could follow what it was told of them.
 
         What it found is in the ledger already; within `levels` there is nothing more to find.
         """

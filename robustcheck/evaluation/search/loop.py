@@ -114,7 +114,7 @@ class Loop(ABC, Generic[AttackT, RowsT]):
                 self._turn += 1
                 free = self._advance(rows, waiting)
                 if len(free):
-                    self.task.trace.followable.update(rows.sample[free][rows.followable.cpu().numpy()[free]].tolist())
+                    self.task.trace.followable.update(rows.sample[free][rows.could_follow.cpu().numpy()[free]].tolist())
                     self.task.on_leave(rows.sample[free].tolist())
                     rows = self._refill(rows, free, waiting)
                 if len(free) or self._turn % _SIGN_OF_LIFE == 0:

@@ -36,6 +36,11 @@ class Rows:
         """The rows' random numbers."""
         return Draws(keys=self.keys)
 
+    @property
+    def could_follow(self) -> torch.Tensor:
+        """Which rows (N,) had enough to follow: what they found, or did not, says something."""
+        return self.followable
+
     def take(self, places: np.ndarray) -> Self:
         """The rows at these places (M,)."""
         index = torch.from_numpy(places).to(self.clean.device)
@@ -77,6 +82,7 @@ class GradientRows(Rows):
     earlier: torch.Tensor  # the same, before the last quarter of the steps
     best_margin: torch.Tensor  # the largest margin of the goal that the search has seen, if it looks at margins
     proposed: torch.Tensor  # minimum-norm searches: how far the last verified proposal is from the clean image
+    lost: torch.Tensor  # int64: how often there was nothing to follow
 
     @classmethod
     def entering(cls, rows: Rows, *, last_turn: int) -> GradientRows:
@@ -89,7 +95,13 @@ class GradientRows(Rows):
             earlier=rows.filled(-inf),
             best_margin=rows.filled(-inf),
             proposed=rows.filled(inf),
+            lost=torch.zeros_like(rows.step),
         )
+
+    @property
+    def could_follow(self) -> torch.Tensor:
+        """Which rows (N,) had something to follow on half of their steps: with less, a search is one of few steps."""
+        return self.followable & (2 * self.lost <= self.step)
 
 
 @dataclass(kw_only=True)
