@@ -81,7 +81,7 @@ class Standing:
 
     @property
     def blind(self) -> set[int]:
-        """Samples that held although no search could follow its gradients, or answers, on at least half of its steps."""
+        """Samples that held although no search could follow what it was told on at least half of its steps."""
         inherited = {sample for sample, followable in self.found.inherited.items() if followable}
         return set(self.held) - self.found.trace.followable - inherited
 
