@@ -266,6 +266,21 @@ def _constant(x):
     return torch.tensor([[3.0, 1.0]]) + 0 * x.flatten(1)[:, :2]
 
 
+@pytest.mark.parametrize("read", [lambda z: z, lambda z: (z / 400).softmax(dim=1)], ids=["logits", "softmax"])
+def test_a_gradient_that_every_second_pixel_lacks_is_seen(read):
+    """Along the gradient itself scores rise as it says; random signs show the rest, and move scores much less."""
+    weights = torch.randn(12_544, 2, generator=_seeded())
+    there = torch.arange(12_544).view(1, 112, 112) % 2 == 0
+    images = [torch.rand(4, 1, 112, 112, generator=_seeded())]
+
+    def ask(x):
+        return read(x.flatten(1) @ weights)
+
+    lacking = _straightened(ask, lambda x: ask(torch.where(there, x, x.detach())))
+    assert agreement.compare(ask, ask, images, agreement.FLOAT) == agreement.Agreement(wrong=None)
+    assert "its gradient differs" in agreement.compare(ask, lacking, images, agreement.FLOAT).wrong
+
+
 def test_each_image_is_judged_for_itself():
     """The steepest image does not hide three whose gradients point the wrong way."""
     weights = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))

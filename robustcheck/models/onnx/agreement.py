@@ -22,6 +22,8 @@ _STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kin
 _JITTER = 1e-7  # of it: a change that scores follow only by how a network rounds on its way to them
 _JITTERS = 8
 _ROUNDED_STEPS = (2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2e-1)  # small ones are lost in rounding, large ones lead past the rise
+_SIGNS = 4  # random directions, which show what a gradient lacks, however little they move scores
+_ACROSS = 0.2  # of how far slopes along them are apart: they are small, and kinks spoil them sooner
 _WORST = 5.0  # times what is allowed in the mean over images is allowed in one of them
 _SEEN = 1e-3  # of the range: what moves a score, does so at such a step, and is not lost in the score's rounding
 _SMALL = 0.1  # a score: what is off by a share of a smaller one may be off by that of this
@@ -183,10 +185,18 @@ def _apart(pair: _Pair, slope: _Slope, images: torch.Tensor, step: float) -> tup
         seen.append(above - below)
         rounding += [readings.rounding(raw, weights, odds=pair.odds) for raw in answers]
         told.append((gradient * (ahead - behind)).flatten(1).sum(dim=1).cpu())
-    rises, expected = torch.stack(seen), torch.stack(told)
+    rises, expected, noise = torch.stack(seen), torch.stack(told), torch.stack(rounding).amax(dim=0)
+    few = len(rises) - _SIGNS + 1  # and one of them, which shows a gradient that is missing everywhere
+    along = _share(rises[:few], expected[:few], noise)
+    across = _share(rises[-_SIGNS:], expected[-_SIGNS:], noise)
+    apart = torch.where(along.isnan(), along, torch.fmax(along, _ACROSS * across))
+    return apart, moved & ((rises == 0) & (expected == 0)).all(dim=0)
+
+
+def _share(rises: torch.Tensor, expected: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """How far (N,) rises (M, N) are from expected ones, as a share of them; NaN where they drown in noise (N,)."""
     size = torch.maximum(rises.norm(dim=0), expected.norm(dim=0))
-    noise = torch.stack(rounding).amax(dim=0) * len(rises) ** 0.5
-    return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan), moved & (size == 0)
+    return torch.where(size > noise * len(rises) ** 0.5, (rises - expected).norm(dim=0) / size, torch.nan)
 
 
 def _leads_upwards(pair: _Pair, slope: _Slope, images: torch.Tensor) -> Agreement:
@@ -239,11 +249,11 @@ def _told(pair: _Pair, images: torch.Tensor) -> torch.Tensor:
 
 
 def _directions(gradient: torch.Tensor) -> list[torch.Tensor]:
-    """Changes (N, …) whose largest pixel is 1."""
+    """Changes (N, …) whose largest pixel is 1: along the gradient, and, last, random ones across it."""
     generator = torch.Generator().manual_seed(2)
     halves = [torch.rand(gradient.shape, generator=generator).to(gradient) < 0.5 for _ in range(2)]
-    signs = _signs(gradient, generator)
-    return [_unit(change) for change in (gradient, *(gradient * half for half in halves), signs)]
+    signs = [_signs(gradient, generator) for _ in range(_SIGNS)]
+    return [_unit(change) for change in (gradient, *(gradient * half for half in halves), *signs)]
 
 
 def _signs(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
