@@ -55,6 +55,8 @@ def _stacked(z):
 ENDS = {
     "softmax": (lambda z: z.softmax(dim=1), 2, "softmax"),
     "by keyword": (lambda z: torch.softmax(input=z, dim=1), 2, "softmax"),
+    "of logarithms": (lambda z: torch.exp(z.log_softmax(dim=1)), 2, "softmax"),
+    "of logarithms, written out": (lambda z: (z - z.logsumexp(dim=1, keepdim=True)).exp(), 2, "softmax"),
     "cut": (lambda z: z.softmax(dim=1).clamp(1e-3, 1 - 1e-3), 2, "softmax"),
     "cut otherwise": (lambda z: torch.clip(z.softmax(dim=1), 0.0, 1.0), 2, "softmax"),
     "of maps": (lambda z: z[:, :, None, None].softmax(dim=1).flatten(1), 3, "softmax"),
@@ -80,9 +82,11 @@ def test_what_a_network_ends_in_is_left_off(name):
         first, second = (1, 0) if "stacked" in name else (0, 1)
         torch.testing.assert_close((logits[:, second] - logits[:, first])[:, None], expected)
     else:
+        if "logarithms" in name:
+            expected = expected.log_softmax(dim=1)
         torch.testing.assert_close(logits.reshape(expected.shape), expected)
         assert logits.shape == network(IMAGES).shape
-    assert not {"softmax", "sigmoid", "clamp", torch.clip, torch.softmax, torch.sigmoid} & {
+    assert not {"softmax", "sigmoid", "clamp", "exp", torch.clip, torch.exp, torch.softmax, torch.sigmoid} & {
         node.target for node in without.graph.nodes
     }
 

@@ -95,6 +95,124 @@ def test_a_sigmoid_that_is_lost_in_rounding_hides_no_other(logit):
     assert "its gradient differs" in agreement.compare(artefact, other, images, agreement.FLOAT).wrong
 
 
+def _sigmoid(logits):
+    """ONNX Runtime's: right to a step from 1, and 0 from -18 down."""
+    return (logits.sigmoid() * 2**24).round() / 2**24
+
+
+def _two_sides(probabilities):
+    return torch.cat([1 - probabilities, probabilities], dim=1)
+
+
+def _sure(shape=(12, 1), gain=400.0):
+    """Logits that are far from 0 on all images but those between two of them."""
+    weights = torch.randn(shape, generator=_seeded())
+    return lambda x, sign=1: sign * gain * (x.flatten(1) - 0.5) @ weights
+
+
+SIGMOIDS = {
+    "one": lambda probabilities: probabilities,
+    "two sides": _two_sides,
+    "of both signs": lambda probabilities: torch.cat([probabilities, 1 - probabilities], dim=1),
+}
+
+
+@pytest.mark.parametrize("gain", [1.0, 5.0, 30.0, 300.0])
+@pytest.mark.parametrize("name", SIGMOIDS)
+def test_where_sigmoids_are_sure_of_every_image_gradients_are_compared_between_images(name, gain):
+    logits, end = _sure(shape=(784, 1), gain=gain), SIGMOIDS[name]
+    images = [torch.rand(4, 1, 28, 28, generator=_seeded()).round()]
+
+    def artefact(x):
+        return end(_sigmoid(logits(x)))
+
+    def twin(x):
+        return end(logits(x).sigmoid())
+
+    assert agreement.compare(artefact, twin, images, agreement.FLOAT) == agreement.Agreement(wrong=None)
+    other = _sure(gain=gain, shape=(784, 2))
+    for wrong in (
+        lambda x: end(logits(x, sign=-1).sigmoid()),
+        lambda x: end(other(x)[:, 1:].sigmoid()),
+        lambda x: end((logits(x) / 2).sigmoid()),
+    ):
+        found = agreement.compare(artefact, _straightened(twin, wrong), images, agreement.FLOAT)
+        assert "its gradient differs" in found.wrong
+
+
+def test_where_one_label_is_sure_of_every_image_others_are_compared():
+    weights = torch.randn(12, 3, generator=_seeded())
+    images = [torch.rand(4, 1, 3, 4, generator=_seeded())]
+
+    def logits(x):
+        return (x.flatten(1) - 0.5) @ weights + torch.tensor([40.0, 0.0, -40.0])
+
+    def artefact(x):
+        return _sigmoid(logits(x))
+
+    def twin(x):
+        return logits(x).sigmoid()
+
+    assert agreement.compare(artefact, twin, images, agreement.FLOAT) == agreement.Agreement(wrong=None)
+    turned = _straightened(twin, lambda x: (-logits(x)).sigmoid())
+    assert "its gradient differs" in agreement.compare(artefact, turned, images, agreement.FLOAT).wrong
+
+
+def test_a_sigmoid_that_is_sure_of_all_that_it_is_asked_is_not_compared():
+    weights = torch.randn(12, 1, generator=_seeded())
+
+    def ask(x):
+        return _sigmoid(40 + x.flatten(1) @ weights)
+
+    found = agreement.compare(ask, lambda x: ask(x) + 0 * x.sum(), [torch.rand(4, 1, 3, 4)], agreement.FLOAT)
+    assert found == agreement.Agreement(wrong=None, told=False)
+
+
+def test_log_odds_that_are_rounded_on_the_way_are_not_compared():
+    """As those of naive Bayes, which are small differences of large sums."""
+    logits = _sure(gain=4000.0)
+
+    def ask(x):
+        large = logits(x) * torch.tensor([[1.0, -1.0]]) / 2 - 1e6 * x.flatten(1).sum(dim=1, keepdim=True)
+        return (large - large.logsumexp(dim=1, keepdim=True)).exp()
+
+    images = [torch.rand(4, 1, 3, 4, generator=_seeded()).round()]
+    found = agreement.compare(ask, ask, images, agreement.FLOAT)
+    assert found == agreement.Agreement(wrong=None, told=False)
+
+
+@pytest.mark.parametrize("margin", [0.0, 3.0, 6.0])
+def test_probabilities_in_half_precision_are_compared_where_they_are_right(margin):
+    weights = torch.randn(12, 2, generator=_seeded())
+    images = [0.5 + 0.1 * torch.rand(4, 1, 3, 4, generator=_seeded())]
+
+    def twin(x):
+        return (x.flatten(1) @ weights + torch.tensor([margin, 0.0])).softmax(dim=1)
+
+    def artefact(x):
+        return twin(x).half()
+
+    assert agreement.compare(artefact, twin, images, agreement.HALF) == agreement.Agreement(wrong=None)
+    turned = _straightened(twin, lambda x: 2 * twin(x).detach() - twin(x))
+    assert "its gradient differs" in agreement.compare(artefact, turned, images, agreement.HALF).wrong
+
+
+def test_a_quantised_softmax_that_is_sure_of_an_image_has_a_gradient():
+    logits = _sure(gain=60.0)
+
+    def smooth(x):
+        return (logits(x) * torch.tensor([[1.0, -1.0]])).softmax(dim=1)
+
+    def ask(x):
+        return (smooth(x) * 255).round() / 255
+
+    images = [torch.rand(4, 1, 3, 4, generator=_seeded()).round()]
+    found = agreement.compare(ask, _straightened(ask, smooth), images, agreement.QUANTISED)
+    assert found == agreement.Agreement(wrong=None)
+    turned = _straightened(ask, lambda x: -smooth(x))
+    assert "fall along" in agreement.compare(ask, turned, images, agreement.QUANTISED).wrong
+
+
 def test_scores_that_do_not_move_tell_nothing():
     found = agreement.compare(_constant, _constant, [torch.rand(4, 1, 3, 4)], agreement.FLOAT)
     assert found == agreement.Agreement(wrong=None, told=False)
@@ -148,6 +266,21 @@ def _constant(x):
     return torch.tensor([[3.0, 1.0]]) + 0 * x.flatten(1)[:, :2]
 
 
+@pytest.mark.parametrize("read", [lambda z: z, lambda z: (z / 400).softmax(dim=1)], ids=["logits", "softmax"])
+def test_a_gradient_that_every_second_pixel_lacks_is_seen(read):
+    """Along the gradient itself scores rise as it says; random signs show the rest, and move scores much less."""
+    weights = torch.randn(12_544, 2, generator=_seeded())
+    there = torch.arange(12_544).view(1, 112, 112) % 2 == 0
+    images = [torch.rand(4, 1, 112, 112, generator=_seeded())]
+
+    def ask(x):
+        return read(x.flatten(1) @ weights)
+
+    lacking = _straightened(ask, lambda x: ask(torch.where(there, x, x.detach())))
+    assert agreement.compare(ask, ask, images, agreement.FLOAT) == agreement.Agreement(wrong=None)
+    assert "its gradient differs" in agreement.compare(ask, lacking, images, agreement.FLOAT).wrong
+
+
 def test_each_image_is_judged_for_itself():
     """The steepest image does not hide three whose gradients point the wrong way."""
     weights = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
@@ -173,9 +306,9 @@ def test_gradients_through_rounding_are_there_and_lead_upwards(factor, words, le
         return _straightened(ask, lambda x: by * (x.flatten(1) @ weights))
 
     images = [torch.rand(4, 1, 3, 4)]
-    assert agreement.compare(ask, followed(1.0), images, agreement.ROUNDED).wrong is None
+    assert agreement.compare(ask, followed(1.0), images, agreement.QUANTISED).wrong is None
     wrong = followed(factor) if factor == factor else lambda x: ask(x) + _NoSlope.apply(x)
-    assert words in agreement.compare(ask, wrong, images, agreement.ROUNDED).wrong
+    assert words in agreement.compare(ask, wrong, images, agreement.QUANTISED).wrong
 
 
 def test_scores_that_rise_at_first_and_then_fall_are_no_sign_of_a_wrong_gradient():
@@ -190,7 +323,7 @@ def test_scores_that_rise_at_first_and_then_fall_are_no_sign_of_a_wrong_gradient
 
     images = 0.5 + 0.001 * torch.randn(4, 1, 3, 4, generator=_seeded())
     images[0, 0, 0, :2] = torch.tensor([0.0, 1.0])  # which the range is taken from
-    assert agreement.compare(ask, _straightened(ask, smooth), [images], agreement.ROUNDED).wrong is None
+    assert agreement.compare(ask, _straightened(ask, smooth), [images], agreement.QUANTISED).wrong is None
 
 
 class _NoSlope(torch.autograd.Function):

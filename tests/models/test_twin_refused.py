@@ -9,7 +9,7 @@ import onnx
 import pytest
 import tiny_models as tiny
 import torch
-from graphs import IMAGES, drawn, gradient_of, model_of, refused_by
+from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by
 from onnx import TensorProto, helper, numpy_helper
 from onnx2fx.op_registry import registry_context
 from torch import nn
@@ -61,6 +61,43 @@ def test_a_twin_of_another_gradient_is_refused(part, tmp_path, net, monkeypatch)
     _with_twin(monkeypatch, scale)
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
     refused_by(candidate, r"its gradient differs from differences of ONNX Runtime's output by \d+% on average")
+
+
+def _sure(path, gain):
+    """A single sigmoid, sure of every image and not of what lies between two of them."""
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, 1)
+    half = IMAGES.shares().flatten(1).numpy().mean(axis=0)
+    held = (("w", gain * weights), ("b", -gain * half @ weights))
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["scores"]),
+    ]
+    model = model_of(nodes, held=held)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(model, path)
+    return torch.from_numpy(gain * weights)
+
+
+def test_a_sigmoid_that_is_sure_of_every_image_is_followed(tmp_path):
+    weights = _sure(tmp_path / "net.onnx", 1000)
+    candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES, task="binary")
+    assert not any("could not be compared" in note for note in candidate.info.notes)
+    _, _, followed = candidate.gradient(IMAGES.shares(), ZEROS, ZEROS, lambda logits, *_others: logits[:, 1])
+    torch.testing.assert_close(followed.flatten(1), weights.T.expand(7, -1))
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.5])
+def test_a_wrong_twin_of_a_sigmoid_that_is_sure_of_every_image_is_refused(factor, tmp_path, monkeypatch):
+    def turn(module):
+        output = next(node for node in module.graph.nodes if node.op == "output")
+        with module.graph.inserting_before(output):
+            step = module.graph.call_function(lambda p: factor * p + (1 - factor) * p.detach(), (output.args[0],))
+            output.replace_input_with(output.args[0], step)
+
+    _sure(tmp_path / "net.onnx", 1000)
+    _with_twin(monkeypatch, turn)
+    refused_by(tiny.load(tmp_path / "net.onnx", IMAGES, task="binary")[0], "its gradient differs from differences")
 
 
 def test_a_twin_that_fails_is_refused_and_prints_nothing(tmp_path, net, monkeypatch, capfd):

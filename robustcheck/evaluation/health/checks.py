@@ -62,9 +62,9 @@ OF_BALLS = (
 """Names of the checks of other attacks of a white box, as an `Examination` makes them."""
 
 MEND = (
-    "mend what hides the candidate's gradients (such as rounding, or a final softmax that saturates: searches leave it "
-    "off in state dicts and ONNX files, but not in other formats), or replace the attack with one that needs none, "
-    "such as square or transfer"
+    "mend what hides the candidate's gradients (such as rounding, or probabilities that saturate: let it give logits; "
+    "searches leave off only a last softmax or sigmoid, and only in state dicts and ONNX files), or replace the attack "
+    "with one that needs none, such as square or transfer"
 )
 """What to do about a candidate that holds because its gradients cannot be followed."""
 

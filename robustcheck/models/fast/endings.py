@@ -24,6 +24,7 @@ _ENDINGS: dict[Any, Ending] = {
     nn.Sigmoid: "sigmoid",
     "softmax": "softmax",
     "sigmoid": "sigmoid",
+    **dict.fromkeys((torch.exp, "exp"), "softmax"),  # of logarithms of probabilities, which are logits as well
 }
 # Steps are known by what they call, those of a twin by the operator of ONNX as well.
 _CUTS: frozenset[Any] = frozenset(

@@ -14,16 +14,19 @@ import torch
 from torch.nn import functional
 
 from robustcheck.models.network import Forward, rows
+from robustcheck.models.onnx import score_readings as readings
+from robustcheck.models.onnx.borders import border
 
 _SLOPES = 4  # images whose gradients are compared
 _STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
+_JITTER = 1e-7  # of it: a change that scores follow only by how a network rounds on its way to them
+_JITTERS = 8
 _ROUNDED_STEPS = (2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2e-1)  # small ones are lost in rounding, large ones lead past the rise
+_SIGNS = 4  # random directions, which show what a gradient lacks, however little they move scores
+_ACROSS = 0.2  # of how far slopes along them are apart: they are small, and kinks spoil them sooner
 _WORST = 5.0  # times what is allowed in the mean over images is allowed in one of them
 _SEEN = 1e-3  # of the range: a step at which what moves a score shows, and is not lost in the score's rounding
 _SMALL = 0.1  # a score this small is rounded like the larger numbers that it is the sum of
-_FLOAT32 = 1.2e-7  # the smallest step from 1
-_VANISHING = 1e-36  # a probability: not far below is what float32 cannot hold, and no logarithm moves
-_DROWNED = 0.1  # of a sigmoid: if rounding is a larger share than this, it says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Tolerance:
 
 FLOAT = Tolerance(scores=1e-3, slopes=0.1)
 HALF = Tolerance(scores=2e-2, slopes=0.2)
-ROUNDED = Tolerance(scores=1e-1, slopes=None)  # what rounds is flat with steps: it has no slope to compare with
+QUANTISED = Tolerance(scores=1e-1, slopes=None)  # what rounds is flat with steps: it has no slope to compare with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,18 @@ class Agreement:
     wrong: str | None  # what differs, by how much; None if nothing does
     told: bool = True  # whether the gradient could be compared: scores that hardly move tell nothing
     differentiable: bool = True  # whether there is a gradient at all
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """What is compared, and how."""
+
+    artefact: Forward
+    twin: Forward
+    holds: Callable[[torch.Tensor], torch.Tensor]
+    span: float  # the inputs' range
+    odds: bool  # whether scores are probabilities, which are read as log-odds
+    slopes: float | None  # as `Tolerance` has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,35 +92,49 @@ def compare(
     first = images[0]
     low, high = float(first.min()), float(first.max())
     noise = holds(torch.rand(first.shape, generator=generator).to(first) * (high - low) + low)
-    batches = [*((some, "the samples") for some in images), (noise, "noise")]
-    differ = (_scores_differ(artefact, twin, batch, what, allowed.scores) for batch, what in batches)
-    if (wrong := next(filter(None, differ), None)) is not None:
-        return Agreement(wrong=wrong)
-    some, span = first[:_SLOPES], (high - low) or 1.0
-    slope = _slope(artefact, twin, some)
+    batches = [*images, noise]
+    with torch.no_grad():
+        answers = [artefact(batch).float().flatten(1).cpu() for batch in batches]
+    for batch, theirs, what in zip(batches, answers, [*["the samples"] * len(images), "noise"], strict=True):
+        if (wrong := _scores_differ(theirs, twin, batch, what, allowed.scores)) is not None:
+            return Agreement(wrong=wrong)
+    odds = all(map(readings.are_probabilities, answers))
+    pair = _Pair(artefact=artefact, twin=twin, holds=holds, span=(high - low) or 1.0, odds=odds, slopes=allowed.slopes)
+    found = _of_gradients(pair, first[:_SLOPES])
+    if odds and not found.told and found.differentiable:
+        alike = [batch for batch in batches if batch.shape[1:] == first.shape[1:]]
+        if (unsure := border(artefact, alike, holds, most=min(_SLOPES, len(first)))) is not None:
+            return _of_gradients(pair, unsure)
+    return found
+
+
+def _of_gradients(pair: _Pair, images: torch.Tensor) -> Agreement:
+    """Compare gradients at some images (N, …)."""
+    allowed = pair.slopes
+    slope = _slope(pair, images)
     if slope is None:
         return Agreement(wrong=None, told=False, differentiable=False)
     if not bool(slope.gradient.isfinite().all()):
         return Agreement(wrong="its gradient is not finite")
-    if allowed.slopes is None:
-        return Agreement(wrong=_leads_astray(artefact, slope, some, span, holds))
-    best = torch.full((len(some),), torch.inf)  # each image at the step that suits it
-    flat = torch.zeros(len(some), dtype=torch.bool)  # as both say: what lies farther away is not a slope here
+    if allowed is None:
+        return _leads_upwards(pair, slope, images)
+    best = torch.full((len(images),), torch.inf)  # each image at the step that suits it
+    flat = torch.zeros(len(images), dtype=torch.bool)  # as both say: what lies farther away is not a slope here
     for step in _STEPS:
-        apart, unmoved = _apart(artefact, slope, some, step * span, holds)
+        apart, unmoved = _apart(pair, slope, images, step * pair.span)
         best = torch.minimum(best, apart.nan_to_num(nan=torch.inf))
         if step >= _SEEN and slope.gradient.any():  # a gradient that is missing everywhere says nothing
             flat |= unmoved
         told = best[best.isfinite() & ~flat]
-        if len(told) == int((~flat).sum()) and _close(told, allowed.slopes):
+        if len(told) == int((~flat).sum()) and _close(told, allowed):
             return Agreement(wrong=None)
     if not len(told):
         return Agreement(wrong=None, told=False)
-    if _close(told, allowed.slopes):
+    if _close(told, allowed):
         return Agreement(wrong=None)
     return Agreement(
         wrong=f"its gradient differs from differences of ONNX Runtime's output by {float(told.mean()):.0%} on average "
-        f"and {float(told.max()):.0%} at most (allowed: {allowed.slopes:.0%} and {_WORST * allowed.slopes:.0%})"
+        f"and {float(told.max()):.0%} at most (allowed: {allowed:.0%} and {_WORST * allowed:.0%})"
     )
 
 
@@ -118,9 +147,7 @@ def _close(apart: torch.Tensor, allowed: float) -> bool:
     return float(apart.mean()) <= allowed and float(apart.max()) <= _WORST * allowed
 
 
-def _scores_differ(artefact: Forward, twin: Forward, images: torch.Tensor, what: str, allowed: float) -> str | None:
-    with torch.no_grad():
-        theirs = artefact(images).float().flatten(1).cpu()
+def _scores_differ(theirs: torch.Tensor, twin: Forward, images: torch.Tensor, what: str, allowed: float) -> str | None:
     with torch.enable_grad():  # whole numbers are kept as floats only where a gradient is asked for
         ours = twin(images.detach().requires_grad_()).detach().float().flatten(1).cpu()
     if ours.shape != theirs.shape:
@@ -141,36 +168,7 @@ def _scores_differ(artefact: Forward, twin: Forward, images: torch.Tensor, what:
     )
 
 
-def _read(scores: torch.Tensor) -> torch.Tensor:
-    """Scores (N, K) whose slopes are compared: of probabilities the logarithm, which moves where they are at an end."""
-    scores = scores.float().flatten(1)
-    return scores.clamp_min(torch.finfo(torch.float32).tiny).log() if _are_probabilities(scores) else scores
-
-
-def _are_probabilities(scores: torch.Tensor) -> bool:
-    return bool(((scores >= 0) & (scores <= 1)).all())
-
-
-def _vanish(raw: torch.Tensor) -> torch.Tensor:
-    """Which probabilities (N, K) of raw scores (N, …) are so small that their logarithms stop moving; none of others.
-
-    A place where the artefact's vanishes says nothing about its twin, whose own logarithm may stop a little earlier.
-    """
-    raw = raw.float().flatten(1)
-    return (raw < _VANISHING) & _are_probabilities(raw)
-
-
-def _sum_to_one(scores: torch.Tensor) -> bool:
-    return scores.shape[1] > 1 and bool(((scores.sum(dim=1) - 1).abs() < _SMALL).all())
-
-
-def _apart(
-    artefact: Forward,
-    slope: _Slope,
-    images: torch.Tensor,
-    step: float,
-    holds: Callable[[torch.Tensor], torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _apart(pair: _Pair, slope: _Slope, images: torch.Tensor, step: float) -> tuple[torch.Tensor, torch.Tensor]:
     """How far (N,) slopes along a few directions are apart, as a share of them; NaN where they drown in rounding.
 
     And for which images (N,) bool neither score nor twin moves at all, though the image does.
@@ -179,83 +177,87 @@ def _apart(
     seen, told, rounding = [], [], []
     moved = torch.ones(len(images), dtype=torch.bool)
     for direction in _directions(gradient):
-        ahead, behind = holds(images + step * direction), holds(images - step * direction)
+        ahead, behind = pair.holds(images + step * direction), pair.holds(images - step * direction)
         moved &= (ahead != behind).flatten(1).any(dim=1).cpu() | ~direction.flatten(1).any(dim=1).cpu()
         with torch.no_grad():
-            answers = [artefact(moved).cpu() for moved in (ahead, behind)]
-        above, below = ((_read(raw) * weights).sum(dim=1) for raw in answers)
+            answers = [pair.artefact(moved).cpu() for moved in (ahead, behind)]
+        above, below = ((readings.read(raw, odds=pair.odds) * weights).sum(dim=1) for raw in answers)
         seen.append(above - below)
-        rounding += [_rounding(raw, weights) for raw in answers]
+        rounding += [readings.rounding(raw, weights, odds=pair.odds) for raw in answers]
         told.append((gradient * (ahead - behind)).flatten(1).sum(dim=1).cpu())
-    rises, expected = torch.stack(seen), torch.stack(told)
+    rises, expected, noise = torch.stack(seen), torch.stack(told), torch.stack(rounding).amax(dim=0)
+    few = len(rises) - _SIGNS + 1  # and one of them, which shows a gradient that is missing everywhere
+    along = _share(rises[:few], expected[:few], noise)
+    across = _share(rises[-_SIGNS:], expected[-_SIGNS:], noise)
+    apart = torch.where(along.isnan(), along, torch.fmax(along, _ACROSS * across))
+    return apart, moved & ((rises == 0) & (expected == 0)).all(dim=0)
+
+
+def _share(rises: torch.Tensor, expected: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """How far (N,) rises (M, N) are from expected ones, as a share of them; NaN where they drown in noise (N,)."""
     size = torch.maximum(rises.norm(dim=0), expected.norm(dim=0))
-    noise = torch.stack(rounding).amax(dim=0) * len(rises) ** 0.5
-    return torch.where(size > noise, (rises - expected).norm(dim=0) / size, torch.nan), moved & (size == 0)
+    return torch.where(size > noise * len(rises) ** 0.5, (rises - expected).norm(dim=0) / size, torch.nan)
 
 
-def _leads_astray(
-    artefact: Forward,
-    slope: _Slope,
-    images: torch.Tensor,
-    span: float,
-    holds: Callable[[torch.Tensor], torch.Tensor],
-) -> str | None:
-    """Why the gradient of a twin that rounds is not one: it is zero, or scores rise along it at no distance."""
+def _leads_upwards(pair: _Pair, slope: _Slope, images: torch.Tensor) -> Agreement:
+    """Whether the gradient of a twin that rounds is one: not zero, and scores rise along it at some distance."""
     gradient, weights = slope.gradient, slope.weights
-    if not bool(gradient.flatten(1).any(dim=1).float().mean() >= 0.5):
-        return "its gradient is zero"
+    told = weights.any(dim=1)
+    if not told.any():
+        return Agreement(wrong=None, told=False)
+    if not bool(gradient.flatten(1).any(dim=1).cpu()[told].float().mean() >= 0.5):
+        return Agreement(wrong="its gradient is zero")
     rises = []
-    for step in (share * span for share in _ROUNDED_STEPS):
+    for step in (share * pair.span for share in _ROUNDED_STEPS):
         with torch.no_grad():
+            moved = (pair.holds(images + sign * step * gradient.sign()) for sign in (1, -1))
             ahead, behind = (
-                (_read(artefact(holds(images + sign * step * gradient.sign())).cpu()) * weights).sum(dim=1)
-                for sign in (1, -1)
+                (readings.read(pair.artefact(some).cpu(), odds=pair.odds) * weights).sum(dim=1) for some in moved
             )
         rises.append(float((ahead - behind).sum()))
     seen = [rise for rise in rises if rise]  # the others are lost in rounding
-    return "ONNX Runtime's scores fall along its gradient" if seen and max(seen) < 0 else None
+    falls = bool(seen) and max(seen) < 0
+    return Agreement(wrong="ONNX Runtime's scores fall along its gradient" if falls else None)
 
 
-def _slope(artefact: Forward, twin: Forward, images: torch.Tensor) -> _Slope | None:
+def _slope(pair: _Pair, images: torch.Tensor) -> _Slope | None:
     """The slope at some images (N, …); None if no gradient passes from them to the scores."""
-    with torch.no_grad():
-        lost = _vanish(artefact(images))
+    told = _told(pair, images)
     inputs = images.detach().requires_grad_()
     with torch.enable_grad():
-        raw = twin(inputs)
+        raw = pair.twin(inputs)
         if not raw.requires_grad:
             return None
-        scores = _read(raw)
+        scores = readings.read(raw, odds=pair.odds)
         weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1)).to(scores)
-        weights = weights * (_steps_from_one(raw.detach()) < _DROWNED) * ~lost.to(raw.device)
+        weights = weights * told.to(raw.device)
         (gradient,) = torch.autograd.grad((scores * weights).sum(), inputs)
     return _Slope(gradient=gradient, weights=weights.cpu())
 
 
-def _rounding(raw: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """How far off (N,) the weighted sum of the scores that ONNX Runtime's raw ones (N, …) give may be."""
-    relative: torch.Tensor = 16 * _FLOAT32 * _read(raw).abs().amax(dim=1).clamp_min(_SMALL) * weights.norm(dim=1)
-    absolute: torch.Tensor = torch.where(weights == 0, 0.0, weights * _steps_from_one(raw)).norm(dim=1)
-    return relative + absolute
-
-
-def _steps_from_one(raw: torch.Tensor) -> torch.Tensor:
-    """How large (N, K) a step from 1 is beside sigmoids (N, …), which are right to that; 0 for all else.
-
-    ONNX Runtime's sigmoid is 0 from -18 down. A softmax is right to a share of itself.
-    """
-    raw = raw.float().flatten(1)
-    if _are_probabilities(raw) and not _sum_to_one(raw):
-        return _FLOAT32 / raw
-    return torch.zeros_like(raw)
+def _told(pair: _Pair, images: torch.Tensor) -> torch.Tensor:
+    """Of which scores (N, K) rounding leaves enough to be compared: of the score itself, and on the way to it."""
+    with torch.no_grad():
+        raw = pair.artefact(images).cpu()
+        if not pair.odds:
+            return torch.ones_like(raw.flatten(1), dtype=torch.bool)
+        generator = torch.Generator().manual_seed(3)
+        tries = 0 if pair.slopes is None else _JITTERS
+        changes = (_JITTER * pair.span * _signs(images, generator) for _ in range(tries))
+        moved = [pair.artefact(pair.holds(images + change)).cpu() for change in changes]
+    return readings.told(raw, moved)
 
 
 def _directions(gradient: torch.Tensor) -> list[torch.Tensor]:
-    """Changes (N, …) whose largest pixel is 1."""
+    """Changes (N, …) whose largest pixel is 1: along the gradient, and, last, random ones across it."""
     generator = torch.Generator().manual_seed(2)
     halves = [torch.rand(gradient.shape, generator=generator).to(gradient) < 0.5 for _ in range(2)]
-    signs = (torch.randint(0, 2, gradient.shape, generator=generator) * 2.0 - 1).to(gradient)
-    return [_unit(change) for change in (gradient, *(gradient * half for half in halves), signs)]
+    signs = [_signs(gradient, generator) for _ in range(_SIGNS)]
+    return [_unit(change) for change in (gradient, *(gradient * half for half in halves), *signs)]
+
+
+def _signs(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return (torch.randint(0, 2, like.shape, generator=generator) * 2.0 - 1).to(like)
 
 
 def _unit(change: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ _NEAREST = 0.5  # a byte is the nearest whole number
 _BRIGHT = 100  # white is as bright as this, in bytes, or nearly everything would be black
 _APART = 0.01  # of the largest score, from which it is noted; without overflow at most a last bit differs
 _AT_ONCE = 4  # images that a gradient is tried on
+_UNTOLD = "its scores hardly change with the image, or only by rounding, so gradients could not be compared"
 _REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
 
 
@@ -148,15 +149,17 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
         return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
     if not found.differentiable:
         return replace(network, no_gradients=NO_GRADIENT)
-    if twin.rounded:
+    if twin.rounds:
         words.append("gradients go straight through its rounding")
     elif not found.told:
-        words.append("its scores hardly change with the image, so gradients could not be compared")
+        words.append(_UNTOLD)
     return replace(network, twin=ask, module=module, notes=(*network.notes, "; ".join(words)))
 
 
 def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch.Tensor]) -> agreement.Agreement:
-    allowed = agreement.ROUNDED if twin.rounded else agreement.HALF if twin.halves else agreement.FLOAT
+    allowed = agreement.QUANTISED if twin.quantised else agreement.HALF if twin.halves else agreement.FLOAT
+    if twin.rounds:
+        allowed = replace(allowed, slopes=None)
     for at_once in (_AT_ONCE, 1):
         parts = [_in_company(part, twin.batch) for some in images for part in torch.split(some, at_once)]
         try:

@@ -45,6 +45,7 @@ from robustcheck.models.twin.graph import (
     take_apart,
     widen,
 )
+from robustcheck.models.twin.rounded_values import rounds
 from robustcheck.models.twin.weight_only import unpack
 
 # Importing these registers their operators with onnx2fx; the name keeps the imports.
@@ -82,7 +83,8 @@ class Twin:
     batch: int | None  # the only batch size of the graph, which `module` should not depend on; None: any
     bound: Callable[[], fx.GraphModule]  # the graph as it is, for its own batch size only
     holds: Callable[[torch.Tensor], torch.Tensor]  # inputs as the graph's own type of input holds them
-    rounded: bool  # it works on whole numbers somewhere, which gradients go straight through
+    quantised: bool  # it works on whole numbers somewhere, which gradients go straight through
+    rounds: bool  # it does that, or rounds what it makes of the image
     halves: bool  # it works in float16 somewhere, and its twin in float32
 
 
@@ -98,7 +100,7 @@ def make_twin(path: Path, output: str, device: torch.device, *, axes: int | None
     Raises:
         NoTwinError: it cannot be converted.
     """
-    model, rounded, halves, kind = _prepared(path, output)
+    model, quantised, rounds, halves, kind = _prepared(path, output)
     batch = free_batch(model.graph)
 
     def make(model: ModelProto) -> fx.GraphModule:
@@ -114,13 +116,14 @@ def make_twin(path: Path, output: str, device: torch.device, *, axes: int | None
         batch=batch,
         bound=lambda: make(_prepared(path, output)[0]),
         holds=_HELD_AS.get(kind, lambda values: values),
-        rounded=rounded,
+        quantised=quantised,
+        rounds=rounds,
         halves=halves,
     )
 
 
-def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
-    """A graph to convert; whether it rounds, and works in halves; and the type of its input."""
+def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, bool, int]:
+    """A graph to convert; whether it is quantised, rounds, and works in halves; and the type of its input."""
     model = _loaded(path)
     try:
         if (order := in_order(model.graph)) is not None:
@@ -128,15 +131,16 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, int]:
             model.graph.node.extend(order)
         make_dense(model.graph)
         keep_only(model.graph, output)
-        rounded = any(node.op_type in ROUNDED_OPERATORS for node in nodes(model.graph))
+        quantised = any(node.op_type in ROUNDED_OPERATORS for node in nodes(model.graph))
+        rounded = rounds(model)
         cut_resized_bytes(model)
         take_apart(model.graph)
-        rounded |= unpack(model.graph)
+        quantised |= unpack(model.graph)
         halves = widen(model)
         kind = anonymise(model)
     except Exception as error:  # noqa: BLE001 (as in `converted`)
         raise NoTwinError(f"its graph cannot be prepared ({first_line(error)}); {_ADVICE}") from None
-    return model, rounded, halves, kind
+    return model, quantised, quantised or rounded, halves, kind
 
 
 def _loaded(path: Path) -> ModelProto:

@@ -48,7 +48,8 @@ def nodes(graph: GraphProto) -> Iterator[NodeProto]:
     return (node for each in _graphs(graph) for node in each.node)
 
 
-def _inner(node: NodeProto) -> Iterator[GraphProto]:
+def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that a node holds, such as a loop's."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g
@@ -59,7 +60,7 @@ def _inner(node: NodeProto) -> Iterator[GraphProto]:
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     yield graph
     for node in graph.node:
-        for inner in _inner(node):
+        for inner in inner_graphs(node):
             yield from _graphs(inner)
 
 
@@ -83,8 +84,8 @@ def keep_only(graph: GraphProto, output: str) -> None:
         if wanted.intersection(filter(None, node.output)):  # an omitted output has no name
             kept.append(node)
             wanted.update(node.input)
-            wanted.update(name for inner in _inner(node) for deep in nodes(inner) for name in deep.input)
-            wanted.update(value.name for inner in _inner(node) for value in inner.output)
+            wanted.update(name for inner in inner_graphs(node) for deep in nodes(inner) for name in deep.input)
+            wanted.update(value.name for inner in inner_graphs(node) for value in inner.output)
     outputs = [value for value in graph.output if value.name == output]
     tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
     held = {tensor.name for tensor in graph.initializer}
