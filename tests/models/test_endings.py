@@ -67,6 +67,7 @@ ENDS = {
     "flattened": (nn.Sequential(nn.Sigmoid(), nn.Flatten(0)), 1, "sigmoid"),
     "two sides": (_two_sides, 1, "softmax"),
     "two sides, stacked": (_stacked, 1, "softmax"),
+    "of both signs": (lambda z: torch.cat([(-z).sigmoid(), z.sigmoid()], dim=1), 1, "softmax"),
     "two sides, cut": (lambda z: _two_sides(z).clamp(1e-6, 1 - 1e-6), 1, "softmax"),
 }
 

@@ -1,7 +1,7 @@
 """A network without the softmax or sigmoid that it ends in, whose gradient is zero where the network is sure.
 
 What follows it may cut the ends of probabilities, round them, change their shape, or put several beside each other: a
-sigmoid per finding, or a single one as `[1 - p, p]`.
+sigmoid per finding, a single one as `[1 - p, p]`, or those of -z and z.
 """
 
 from __future__ import annotations
@@ -57,10 +57,8 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
     last = [node for node in steps if _kind(traced, node)]
     kinds = {_kind(traced, node) for node in last}
     complements = any(_does(traced, node, _COMPLEMENTS) for node in steps)
-    two_sides = ending == "softmax" and kinds == {"sigmoid"} and complements
-    if not two_sides and (kinds != {ending} or complements):
-        return None
-    if ending == "softmax" and len(last) > 1:
+    two_sides = ending == "softmax" and kinds == {"sigmoid"} and len(last) == (1 if complements else 2)
+    if not two_sides and (kinds != {ending} or complements or (ending == "softmax" and len(last) > 1)):
         return None
     for node in steps:
         if node in last or _does(traced, node, _CUTS):
@@ -96,7 +94,7 @@ def _up_to_the_ending(traced: fx.GraphModule, last: Any) -> list[fx.Node]:
 
 
 def _centred_before(sigmoid: fx.Node) -> fx.Node:
-    """What stands for a sigmoid p of z: then [1 - p, p] are logits that are z apart."""
+    """What stands for a sigmoid p of z: then [1 - p, p], and those of -z and z, are logits that are z apart."""
     with sigmoid.graph.inserting_before(sigmoid):
         return sigmoid.graph.call_function(_centred, (sigmoid.all_input_nodes[0],))
 
