@@ -242,7 +242,7 @@ gates:
             "worst_subgrup.accuracy: 0.5",
             "did you mean worst_subgroup|did you mean 'worst_subgroup'",
         ),
-        (", subgroups: sex", "worst_subgroup.acuracy: 0.5", "of worst_subgroup there are accuracy"),
+        (", subgroups: sex", "worst_subgroup.acuracy: 0.5", "worst_subgroup goes with accuracy"),
         ("", "worst_finding.sensitivity: 0.5", "is for task: multilabel"),
         ("", "ppv: 0.5", "needs data.prevalence"),
         (", subgroups: sex", "worst_subgroup.npv: 0.5", "needs data.prevalence"),

@@ -535,8 +535,9 @@ def test_a_mean_over_findings_that_is_met_with_one_turned_everywhere_is_no_pass(
 
     gate = judged("balanced_accuracy: 0.4")
     assert (gate.verdict, gate.metrics["attack_success"].value) == ("error", 1)
+    turned = turnable.any(axis=1).sum()
     assert (
-        f"whatever the attack does: with every attacked sample turned ({turnable.any(axis=1).sum()}) balanced_accuracy "
+        f"whatever the attack does: with every attacked sample turned ({turned}), balanced_accuracy "
         f"would be {left:.3f} (>= 0.4; other findings unchanged); require "
     ) in gate.error
     assert judged("balanced_accuracy: 0.9").verdict == "fail"

@@ -64,7 +64,7 @@ def test_gradients_that_are_zero_are_counted_for_each_placement(patched):
     patch_archive(patched, test=(60, 90, 110), train=(70, 71, 91))
     (few,) = run_patches(patched, f"{CORNER}, target: bright}}")
     evidence = _checks(few)["gradients"].evidence
-    assert evidence.startswith("of 160 gradients ")
+    assert evidence.startswith("of 160 gradients, ")
     assert 0.2 < int(evidence.split()[3]) / 160 < 0.45
     assert _checks(few)["gradients"].outcome == "sound"
     patch_archive(patched, test=(60, 90, 110), train=(70, 70, 91))

@@ -139,7 +139,7 @@ def test_gates_that_stop_are_held_to_all_their_samples(stop, tmp_path):
     gate = _gate(tmp_path / "rare", "accuracy: 0.8", levels=rare, extra=stopping)
     assert gate.stopped.decided
     assert gate.verdict == "error"
-    assert "with every attacked sample turned (15) accuracy would be 0.950" in gate.error
+    assert "with every attacked sample turned (15), accuracy would be 0.950" in gate.error
     gate = _gate(tmp_path / "half", "accuracy: 0.6", levels=half, extra=stopping)
     assert (gate.verdict, _told(gate)) == ("pass", [])
 
@@ -171,7 +171,7 @@ def test_of_three_labels_only_the_positives_count(tmp_path):
     (tmp_path / "policy.yaml").write_text(policy)
     (result,) = run(load_policy(tmp_path / "policy.yaml")).gates
     assert result.verdict == "error"
-    assert "with every attacked sample turned (1) accuracy would be 0.400" in result.error
+    assert "with every attacked sample turned (1), accuracy would be 0.400" in result.error
 
 
 def _warned(gate, code):

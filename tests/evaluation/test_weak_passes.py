@@ -129,9 +129,9 @@ _IMAGES = {"bits": 8, "shape": (3, 32, 32), "visible": (0.0, 1.0), "randomness":
 def test_what_would_pay_for_an_examination_is_told():
     of_seven, seen = _standing(attacked=7, held=7), _standing(attacked=7, held=7, conditions="turned")
     ((_, of_few), (_, under_conditions)) = (_messages(one)[0] for one in (of_seven, seen))
-    assert "7 samples, fewer than the 8 for gradient-explains and beats-searches-without-gradients" in of_few
+    assert "7 samples, fewer than the 8 needed for gradient-explains and beats-searches-without-gradients" in of_few
     assert of_few.endswith("not known; add samples")
-    assert "fewer than the 8 for gradient-explains: whether" in under_conditions  # no other is tried there
+    assert "fewer than the 8 needed for gradient-explains: whether" in under_conditions  # no other is tried there
 
 
 def _codes(standing, **more):

@@ -199,7 +199,11 @@ def test_a_project_in_a_folder_whose_name_looks_like_tests_runs(pytester, projec
 @pytest.mark.parametrize(
     ("name", "start", "told"),
     [
-        ("old[2]", ".", r"old\[2\]/passing.yaml: pytest takes \[ and :: in a path .*; start it in the folder of"),
+        (
+            "old[2]",
+            ".",
+            r"old\[2\]/passing.yaml: pytest reads \[ and :: in a path as names of tests; start it in the folder of",
+        ),
         ("a::b", ".", "a::b/passing.yaml: pytest reads :: in a path as names of tests; use `robustcheck run`"),
         ("a::b", "a::b", "a::b/passing.yaml: pytest reads :: in a path as names of tests; use `robustcheck run`"),
     ],

@@ -32,7 +32,7 @@ def test_gates_that_are_all_skipped_are_no_green(pytester, project):
     pytester.makeconftest(_skipping("item.add_marker(pytest.mark.skip)"))
     result = pytester.runpytest(*PASSING, "--junitxml", "own.xml")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["ERROR: none of 4 selected gates was run: all were skipped; deselect them"])
+    result.stdout.fnmatch_lines(["ERROR: none of 4 selected gates was run: all were skipped; deselect them instead"])
     assert [case.get("name") for case in ET.parse(project / "own.xml").iter("testcase") if len(case) and (
         case.find("failure") is not None or case.find("error") is not None
     )] == ["judging the gates"]  # fmt: skip
