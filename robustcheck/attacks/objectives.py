@@ -177,15 +177,15 @@ def _findings(loss: Loss, goal: Goal) -> Objective:
 
 
 def _pulled(margins: torch.Tensor) -> torch.Tensor:
-    """-1 / Σ 1/|mₖ| (N,) of margins below 0: findings pull by the inverse square of how far from 0 they are.
+    """-(Σ 1/mₖ²)^-½ (N,) of margins below 0: findings pull by the inverse cube of how far from 0 they are.
 
     No scale of the logits matters. A soft maximum (log-sum-exp) has one: margins well below 1 all pull alike there,
     each in a direction of its own, and the nearest is not turned.
     """
-    float32 = torch.finfo(torch.float32)
-    away = (-margins).clamp(float32.tiny, float32.max)  # a margin of -inf is another goal's, and does not pull
+    numbers = torch.finfo(margins.dtype)
+    away = (-margins).clamp(numbers.tiny, numbers.max)  # a margin of -inf is another goal's, and does not pull
     nearest = away.amin(dim=1, keepdim=True).detach()
-    return -nearest.squeeze(1) / (nearest / away).sum(dim=1)
+    return -nearest.squeeze(1) / (nearest / away).square().sum(dim=1).sqrt()
 
 
 def _any_finding(goal: Goal) -> Objective:

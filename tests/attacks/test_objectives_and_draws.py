@@ -196,14 +196,14 @@ def test_losses_of_findings_are_above_zero_where_one_is_turned_and_have_a_gradie
         assert not gradient[~goal.attackable_findings(truth) & about[:, None]].any()
 
 
-def test_findings_pull_by_the_inverse_square_of_how_far_they_are_from_their_thresholds():
-    """-1 / (1/1 + 1/2 + 1/4) of the distances 1, 2 and 4."""
+def test_findings_pull_by_the_inverse_cube_of_how_far_they_are_from_their_thresholds():
+    """-1 / √(1/1 + 1/4 + 1/16) of the distances 1, 2 and 4."""
     logits = torch.tensor([[-1.0, 2.0, -4.0]], requires_grad=True)
     truth = torch.tensor([0b010])
     value = objective("cross_entropy", Goal(labels=3, multilabel=True))(logits, truth, truth)
-    assert value.item() == pytest.approx(-4 / 7)
+    assert value.item() == pytest.approx(-4 / 21**0.5)
     pulls = torch.autograd.grad(value.sum(), logits)[0][0]
-    assert pulls.tolist() == pytest.approx([16 / 49, -4 / 49, 1 / 49])
+    assert pulls.tolist() == pytest.approx([64 / 21**1.5, -8 / 21**1.5, 1 / 21**1.5])
     assert torch.autograd.gradcheck(
         lambda others: objective("cross_entropy", Goal(labels=3, multilabel=True))(others, truth, truth),
         (logits.detach().double().requires_grad_(),),
@@ -236,7 +236,7 @@ def test_the_log_probability_of_findings_is_that_of_their_soft_maximum_where_a_c
     of_many = log_probability(goal, of_many=True)(logits, truth, truth)
     torch.testing.assert_close(of_many, torch.nn.functional.logsigmoid(odds)[None])
     of_one = log_probability(goal)(logits, truth, truth)
-    torch.testing.assert_close(of_one, torch.nn.functional.logsigmoid(torch.tensor([-4 / 7])))
+    torch.testing.assert_close(of_one, torch.nn.functional.logsigmoid(torch.tensor([-4 / 21**0.5])))
 
 
 def test_goals_say_whom_they_are_about_and_what_meets_them():

@@ -108,7 +108,7 @@ def _excused(_report, gates):
         (_shown_broken, "pgd[4/255]: loss-rises is not among its findings, but what it states calls for it"),
         (
             _never_started,
-            "pgd[4/255]: its verdict is pass, but with what it states it is error: the attack had nothing",
+            "pgd[4/255]: its verdict is pass, but with what it states it is error: the attack had little or nothing",
         ),
         (_outdone, "seen: its verdict is pass, but with what it states it is error: no attack turned 12 of 12 samples"),
         (_outdone, "seen: outdone-by-control is not among its findings"),

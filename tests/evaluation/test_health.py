@@ -237,6 +237,22 @@ def test_where_there_was_nothing_to_follow_nothing_is_passed_in_any_case(health,
     assert found.error.endswith("or replace the attack with one that needs none, such as square or transfer")
 
 
+@pytest.mark.parametrize("attack", ["{name: pgd, steps: 8, random_start: false}", "{name: fmn, steps: 20}"])
+def test_a_few_pixels_without_a_gradient_make_no_sample_blind(attack, tmp_path):
+    """A root of black is steep without end; the other pixels are followed."""
+    brightness_project(tmp_path)
+    source = (tmp_path / "brightness.py").read_text()
+    (tmp_path / "brightness.py").write_text(
+        source.replace(
+            "excess = (", "image = torch.cat([image, 0 * image[..., :1].mul(0).sqrt()], 3)\n        excess = ("
+        )
+    )
+    gate = f"  - {{id: gate, attack: {attack}, epsilon: 1/255, require: {{accuracy: 0.5}}}}\n"
+    (found,) = brightness_gates(tmp_path, gate)
+    assert found.verdict == "pass", found.error
+    assert "0 samples held where" in {check.name: check.evidence for check in found.health}["gradients"]
+
+
 @pytest.mark.parametrize("health", ["strict", "warn"])
 @pytest.mark.parametrize("lost", ["image + ((image - image.detach()) ** 2 + ~between).sqrt() * 0", "image.detach()"])
 def test_gradients_that_are_there_only_at_stored_images_make_no_pass(lost, health, tmp_path):

@@ -36,6 +36,7 @@ def _gate(
     batch: int = 64,
     norm: str = "linf",
     faint: bool = False,
+    absent: bool = False,
     size: str = "",
 ) -> tuple[GateResult, np.ndarray, float]:
     """A gate on logits of a standard deviation, each sample's smallest distance, and ε in grey levels.
@@ -49,6 +50,7 @@ def _gate(
         norm: of the ball.
         size: of its patch, in place of a ball.
         faint: the first finding has logits a quarter as large, as has its margin: it is no nearer.
+        absent: all findings are, in all samples, and about equally clearly.
     """
     rng = np.random.default_rng(findings)
     images = rng.integers(60 * 257, 196 * 257, (COUNT, SIDE, SIDE)).astype(np.uint16)
@@ -58,6 +60,8 @@ def _gate(
     raw = (images.reshape(COUNT, -1) / 65535 - 0.5) @ weight.T
     scale = spread / raw.std()
     weight, bias = (weight * scale).astype(np.float32), (-raw.mean(axis=0) * scale).astype(np.float32)
+    if absent:
+        bias -= 4 * np.float32(spread)
     logits = (images.reshape(COUNT, -1) / 65535 - 0.5) @ weight.T.astype(float) + bias
     length = np.abs(weight).sum(axis=1) if norm == "linf" else np.linalg.norm(weight, axis=1)
     smallest = 65535 * (np.abs(logits) / length).min(axis=1)
@@ -97,6 +101,16 @@ def test_the_default_loss_turns_what_is_within_a_quarter_of_the_optimum(tmp_path
     assert broken[smallest * 1.25 <= levels].all()
     assert not broken[smallest > levels].any()
     assert 20 < broken.sum() < COUNT
+
+
+@pytest.mark.parametrize("spread", [0.05, 10])
+@pytest.mark.parametrize("attack", ["{name: pgd, steps: 20}", "{name: apgd, steps: 30}"])
+def test_where_all_findings_are_clearly_absent_it_turns_nearly_as_many(tmp_path, attack, spread):
+    """They are about equally far away, and pull alike at first."""
+    gate, smallest, levels = _gate(tmp_path, attack, findings=14, spread=spread, absent=True)
+    broken = _broken(gate)
+    assert broken[smallest * 1.25 <= levels].all()
+    assert broken.sum() >= 0.8 * (smallest <= levels).sum()
 
 
 @pytest.mark.parametrize("spread", [0.05, 10])

@@ -151,7 +151,7 @@ def test_gradients_of_a_quantised_network_are_those_of_the_float_one(way, xrays,
         per_channel=way == "QDQ",
     )
     twin = make_twin(path, "scores", torch.device("cpu"))
-    assert twin.rounded
+    assert twin.rounds
     gradients = []
     for form in (network, twin.module):
         inputs = images.clone().requires_grad_()

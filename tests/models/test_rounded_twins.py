@@ -73,6 +73,40 @@ def test_scores_agree_as_closely_as_elsewhere_and_gradients_lead_upwards(step, m
     refused_by(tiny.load(tmp_path / "net.onnx", IMAGES)[0], match)
 
 
+INERT = {  # of every image a floor of 0, whose gradient goes straight through and takes the image's own away
+    "half": [helper.make_node("Mul", ["floor", "half"], ["taken"])],
+    "all": [helper.make_node("Identity", ["floor"], ["taken"])],
+    "twice": [helper.make_node("Add", ["floor", "floor"], ["taken"])],
+    "some pixels": [helper.make_node("Mul", ["floor", "mask"], ["taken"])],
+}
+
+
+@pytest.mark.parametrize("ending", ["scores", "softmax"])
+@pytest.mark.parametrize("name", INERT)
+def test_a_floor_without_influence_excuses_no_gradient(name, ending, tmp_path):
+    nodes = [
+        helper.make_node("Mul", ["image", "shrink"], ["small"]),
+        helper.make_node("Add", ["small", "quarter"], ["between"]),
+        helper.make_node("Floor", ["between"], ["still"]),
+        helper.make_node("Div", ["still", "shrink"], ["floor"]),
+        *INERT[name],
+        helper.make_node("Sub", ["image", "taken"], ["left"]),
+        helper.make_node("Flatten", ["left"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores" if ending == "scores" else "logits"]),
+        *([] if ending == "scores" else [helper.make_node("Softmax", ["logits"], ["scores"], axis=1)]),
+    ]
+    mask = np.random.default_rng(0).random((1, 1, tiny.HEIGHT, tiny.WIDTH)).round().astype(np.float32)
+    held = [
+        ("shrink", np.float32(0.5)),
+        ("quarter", np.float32(0.25)),
+        ("half", np.float32(0.5)),
+        ("mask", mask),
+        ("w", drawn(PIXELS, 2)),
+    ]
+    onnx.save(model_of(nodes, held=held), tmp_path / "net.onnx")
+    refused_by(tiny.load(tmp_path / "net.onnx", IMAGES)[0], "its gradient")
+
+
 @pytest.mark.parametrize("name", ROUNDINGS)
 def test_what_rounds_the_image_is_found(name):
     assert rounds(_rounding(name))

@@ -26,6 +26,7 @@ KnownStarts = Callable[[Sequence[Start]], tuple[np.ndarray, torch.Tensor] | None
 OnHold = Callable[[GradientRows, torch.Tensor], None]
 """Takes the rows (M) that hold when they have made their steps, and their best points (M, C, H, W)."""
 
+_ENOUGH = 0.5  # of a gradient's entries: where the others are no numbers, the search follows these
 _NEARER = 0.98  # of the last verified proposal's distance: a minimum-norm search proposes again below this
 
 
@@ -134,15 +135,17 @@ class GradientLoop(Loop[GradientAttack, GradientRows]):
         """
         steepness = gradient.flatten(1).abs().amax(dim=1)  # not the L2 norm, whose squares round to 0 or to infinity
         finite = steepness.isfinite()
-        usable = finite & (steepness > 0)
+        usable = steepness > 0
+        if not finite.all():
+            self.task.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
+            self.task.trace.gradients_not_finite += int((~finite).sum())
+            mostly = gradient.isfinite().flatten(1).float().mean(dim=1) >= _ENOUGH
+            gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            usable = mostly & (gradient.flatten(1).abs().amax(dim=1) > 0)
         rows.followable |= usable
         rows.lost += ~usable & ~(finite & fooled)
         self.task.trace.gradients_zero += int((steepness == 0).sum())
-        if finite.all():
-            return gradient
-        self.task.trace.not_finite.update(rows.sample[~finite.cpu().numpy()].tolist())
-        self.task.trace.gradients_not_finite += int((~finite).sum())
-        return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        return gradient
 
     def _fooled(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Which rows (N,) are read as the adversary wants; with several looks, on the required share of them."""

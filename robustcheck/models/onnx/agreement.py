@@ -8,7 +8,8 @@ neither a wrong part nor a missing one goes unseen. Each image is judged for its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -25,6 +26,8 @@ _ROUNDED_STEPS = (2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2e-1)  # small ones are lost in 
 _SIGNS = 4  # random directions, which show what a gradient lacks, however little they move scores
 _ACROSS = 0.2  # of how far slopes along them are apart: they are small, and kinks spoil them sooner
 _WORST = 5.0  # times what is allowed in the mean over images is allowed in one of them
+_DISTANCES = ((1e-3, 3e-4), (3e-3, 1e-3))  # of the range: between which steps of 255 grey levels show, or finer ones
+_SMOOTH = 0.08  # of slopes: what they may be apart without steps; the coarse rounding of honest graphs has .35 or more
 _SEEN = 1e-3  # of the range: a step at which what moves a score shows, and is not lost in the score's rounding
 _SMALL = 0.1  # a score this small is rounded like the larger numbers that it is the sum of
 
@@ -35,6 +38,7 @@ class Tolerance:
 
     scores: float  # as a share of the largest score on these images, or of 0.1
     slopes: float | None  # as a share of the slopes, in the mean over images; None: they cannot be compared
+    stepped: bool = False  # where the artefact's own are none, because something on the way is rounded, they are not
 
 
 FLOAT = Tolerance(scores=1e-3, slopes=0.1)
@@ -100,12 +104,44 @@ def compare(
             return Agreement(wrong=wrong)
     odds = all(map(readings.are_probabilities, answers))
     pair = _Pair(artefact=artefact, twin=twin, holds=holds, span=(high - low) or 1.0, odds=odds, slopes=allowed.slopes)
-    found = _of_gradients(pair, first[:_SLOPES])
+    gradients = partial(_where_there_are_slopes if allowed.stepped else _of_gradients, pair)
+    found = gradients(first[:_SLOPES])
     if odds and not found.told and found.differentiable:
         alike = [batch for batch in batches if batch.shape[1:] == first.shape[1:]]
         if (unsure := border(artefact, alike, holds, most=min(_SLOPES, len(first)))) is not None:
-            return _of_gradients(pair, unsure)
+            return gradients(unsure)
     return found
+
+
+def _where_there_are_slopes(pair: _Pair, images: torch.Tensor) -> Agreement:
+    """Compare gradients at some images (N, …), of a graph that rounds: it may do so where it moves no score.
+
+    Otherwise a Floor without influence would excuse a gradient of any kind.
+    """
+    found = _of_gradients(pair, images)
+    if found.wrong and _is_stepped(pair, images):
+        return _of_gradients(replace(pair, slopes=None), images)
+    return found
+
+
+def _is_stepped(pair: _Pair, images: torch.Tensor) -> bool:
+    """Whether the artefact's scores change in steps: slopes over small distances are not those over smaller ones."""
+    generator = torch.Generator().manual_seed(4)
+    directions = [_signs(images, generator) for _ in range(_SIGNS)]
+
+    def slopes(share: float) -> torch.Tensor:
+        step, every = share * pair.span, []
+        for direction in directions:
+            ahead, behind = (pair.artefact(pair.holds(images + sign * step * direction)).cpu() for sign in (1, -1))
+            every.append((readings.read(ahead, odds=pair.odds) - readings.read(behind, odds=pair.odds)) / step)
+        return torch.stack(every, dim=1).flatten(1)
+
+    with torch.no_grad():
+        pairs = [(slopes(larger), slopes(smaller)) for larger, smaller in _DISTANCES]
+    apart = [(one - other).norm(dim=1) / torch.maximum(one.norm(dim=1), other.norm(dim=1)) for one, other in pairs]
+    # Flat at both distances, as the broadest steps are, is 0 of 0.
+    least = torch.stack(apart).nan_to_num(nan=1.0).amin(dim=0)
+    return float(least.mean()) > _SMOOTH
 
 
 def _of_gradients(pair: _Pair, images: torch.Tensor) -> Agreement:

@@ -151,15 +151,15 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
         return replace(network, no_gradients=NO_GRADIENT)
     if twin.rounds:
         words.append("gradients go straight through its rounding")
-    elif not found.told:
+    if not found.told:
         words.append(_UNTOLD)
     return replace(network, twin=ask, module=module, notes=(*network.notes, "; ".join(words)))
 
 
 def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch.Tensor]) -> agreement.Agreement:
     allowed = agreement.QUANTISED if twin.quantised else agreement.HALF if twin.halves else agreement.FLOAT
-    if twin.rounds:
-        allowed = replace(allowed, slopes=None)
+    if twin.rounds and not twin.quantised:
+        allowed = replace(allowed, stepped=True)
     for at_once in (_AT_ONCE, 1):
         parts = [_in_company(part, twin.batch) for some in images for part in torch.split(some, at_once)]
         try:

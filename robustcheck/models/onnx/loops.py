@@ -115,8 +115,10 @@ def _learned(node: onnx.NodeProto, known: _Known) -> dict[str, int | None]:
     value = None
     if node.op_type in ("Identity", "Cast") and node.domain in _STANDARD:
         value = known.get(node.input[0])
+        to = next((found.i for found in node.attribute if found.name == "to"), None)
+        value = int(bool(value)) if value is not None and to == TensorProto.BOOL else value
     elif node.op_type == "Constant" and node.domain in _STANDARD:
-        held = {found.name: found for found in node.attribute}
+        held = {found.name: found for found in node.attribute if not found.ref_attr_name}  # that a function is given
         value = _number(held["value"].t) if "value" in held else held["value_int"].i if "value_int" in held else None
     return dict.fromkeys(node.output, value)
 

@@ -50,4 +50,4 @@ def _is_rounding(node: NodeProto, kinds: Mapping[str, int]) -> bool:
     if node.op_type != "Cast":
         return node.op_type in _ROUND
     to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
-    return to not in _FLOATS | {TensorProto.BOOL} and kinds.get(node.input[0], TensorProto.FLOAT) in _FLOATS
+    return to not in _FLOATS | {TensorProto.BOOL} and kinds.get(node.input[0]) in _FLOATS
