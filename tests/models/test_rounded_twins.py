@@ -81,12 +81,14 @@ INERT = {  # of every image a floor of 0, whose gradient goes straight through a
 }
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.25])
 @pytest.mark.parametrize("ending", ["scores", "softmax"])
 @pytest.mark.parametrize("name", INERT)
-def test_a_floor_without_influence_excuses_no_gradient(name, ending, tmp_path):
+def test_a_floor_without_influence_excuses_no_gradient(name, ending, offset, tmp_path):
+    """Without an offset it is -1 of what is darker than black."""
     nodes = [
         helper.make_node("Mul", ["image", "shrink"], ["small"]),
-        helper.make_node("Add", ["small", "quarter"], ["between"]),
+        helper.make_node("Add", ["small", "offset"], ["between"]),
         helper.make_node("Floor", ["between"], ["still"]),
         helper.make_node("Div", ["still", "shrink"], ["floor"]),
         *INERT[name],
@@ -98,7 +100,7 @@ def test_a_floor_without_influence_excuses_no_gradient(name, ending, tmp_path):
     mask = np.random.default_rng(0).random((1, 1, tiny.HEIGHT, tiny.WIDTH)).round().astype(np.float32)
     held = [
         ("shrink", np.float32(0.5)),
-        ("quarter", np.float32(0.25)),
+        ("offset", np.float32(offset)),
         ("half", np.float32(0.5)),
         ("mask", mask),
         ("w", drawn(PIXELS, 2)),
