@@ -31,8 +31,8 @@ def in_time(name: str) -> Iterator[Any]:
         if not options.terminate:
             raise
         raise CandidateError(
-            f"{name} was stopped after {LONGEST_SECONDS / 60:g} minutes, in which it had no scores of one batch; has "
-            "it a loop that does not end?"
+            f"{name} was stopped after {LONGEST_SECONDS / 60:g} minutes, in which it gave no scores for one batch; "
+            "does it have a loop that never ends?"
         ) from None
     finally:
         clock.cancel()
