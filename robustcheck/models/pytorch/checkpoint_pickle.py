@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -57,12 +58,19 @@ def check_checkpoint(source: Path | io.BytesIO) -> None:
 
 
 def _check_zipped(stream: BinaryIO, size: int) -> None:
-    archive = torch._C.PyTorchFileReader(stream)  # torch's own: another may see other members
-    if (length := archive.get_record_size("data.pkl")) > size + PICKLE_SLACK_BYTES:
+    with zipfile.ZipFile(stream) as listed:
+        sizes = {member.header_offset: member.file_size for member in listed.infolist()}
+    stream.seek(0)
+    archive: Any = torch._C.PyTorchFileReader(stream)  # torch's own: another may see other members of a name
+
+    def size_of_record(name: str) -> int:
+        return sizes[archive.get_record_header_offset(name)]
+
+    if (length := size_of_record("data.pkl")) > size + PICKLE_SLACK_BYTES:
         raise ForgedPickleError(f"has a pickle compressed from {length:,} bytes, which torch never does")
 
     def size_of(key: str | int) -> int:
-        return int(archive.get_record_size(f"data/{key}"))
+        return size_of_record(f"data/{key}")
 
     _Checkpoint(io.BytesIO(archive.get_record("data.pkl")), length, size, size_of).load()
 
