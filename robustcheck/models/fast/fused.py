@@ -96,8 +96,7 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
             continue
         last, after = node, only_follower(node)
         norm = layer_of(after, nn.BatchNorm2d)
-        frozen = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and not norm.training
-        if after is not None and isinstance(norm, nn.BatchNorm2d) and frozen:
+        if after is not None and isinstance(norm, nn.BatchNorm2d) and _is_frozen(norm):
             yield place(after, nn.Identity())
             last, after = after, only_follower(after)
         else:
@@ -127,6 +126,11 @@ class _Convolution(nn.Module):
             return self._packed(inputs, rectifies=self._rectifies)
         answer = nn.functional.conv2d(inputs, *self._plain)
         return answer.relu_() if self._rectifies else answer
+
+
+def _is_frozen(norm: nn.BatchNorm2d) -> bool:
+    """Whether its statistics are its own, and not those of the batch."""
+    return norm.running_mean is not None and not norm.training
 
 
 def _with_norm(layer: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:

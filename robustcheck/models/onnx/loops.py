@@ -1,7 +1,7 @@
 """How many operators an ONNX graph runs for one batch, its loops counted: a small file can ask for any number.
 
 Counted is what the file itself tells: a number of rounds that it holds, and a condition that cannot change. What ends
-by what is computed is left to a clock (`robustcheck.models.onnx.session`).
+by what is computed is left to the `clock`.
 """
 
 from __future__ import annotations
