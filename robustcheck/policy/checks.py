@@ -6,7 +6,7 @@ and yields what it finds. So one run reports the mistakes of every kind at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,21 @@ _SAMPLES_THEMSELVES = {".npz": ("images", "labels"), ".csv": ("path", "label")}
 
 def find(data: dict[str, Any], folder: Path) -> list[Mistake]:
     """All cross-field mistakes of a document; `folder` is the policy's."""
-    checks: tuple[Callable[[dict[str, Any], Path], Faults], ...]
-    checks = (_model, _labels, _scores, _operating_point, _data, _columns, _prevalence, _decision)
-    found = [mistake for check in checks for mistake in check(data, folder)] + list(gate_checks.find(data, folder))
+    model = section(data, "model")
+    threshold = "it is a threshold on the positive label's probability"
+    prevalence = "it is how common the positive label is where the candidate will be used"
+    found = [
+        *model_checks.artefact(model, ("model",), folder, ModelSpec),
+        *model_checks.preprocess(model, ("model",)),
+        *_labels(model),
+        *model_checks.scores(model, ("model",), model),
+        *_of_positive(data, "model", "operating_point", threshold, several="thresholds for each label are"),
+        *_data(data, folder),
+        *_columns(section(data, "data")),
+        *_of_positive(data, "data", "prevalence", prevalence, several="a prevalence for each label is"),
+        *_decision(data),
+        *gate_checks.find(data, folder),
+    ]
     return [*_blanks(data), *(Mistake(path=path, message=message) for path, message in found)]
 
 
@@ -45,29 +57,21 @@ def _blanks(data: Any, path: KeyPath = ()) -> Iterator[Mistake]:
             yield from _blanks(value, (*path, key))
 
 
-def _model(data: dict[str, Any], folder: Path) -> Faults:
-    model = section(data, "model")
-    yield from model_checks.artefact(model, ("model",), folder, ModelSpec)
-    yield from model_checks.preprocess(model, ("model",))
-
-
-def _labels(data: dict[str, Any], _: Path) -> Faults:
-    model = section(data, "model")
+def _labels(model: dict[str, Any]) -> Faults:
     written = model.get("labels")
-    labels = [str(label) for label in written if is_name(label)] if isinstance(written, list) else []
-    sound = isinstance(written, list) and 0 < len(written) == len(labels)
-    first: dict[str, int] = {}
-    for index, label in enumerate(labels if sound else []):
+    if not isinstance(written, list) or not written or not all(map(is_name, written)):
+        return
+    labels, first = list(map(str, written)), dict[str, int]()
+    for index, label in enumerate(labels):
         if first.setdefault(label, index) != index:
             yield ("model", "labels", index), f"found {shown(label)}, which is already labels[{first[label]}]"
-    if sound and (wrong := _wrong_count(len(labels), model.get("task"))):
+    if wrong := _wrong_count(len(labels), model.get("task")):
         yield ("model", "labels"), wrong
-    if sound and model.get("task") == "multilabel":
+    if model.get("task") == "multilabel":
         for index, label in enumerate(labels):
             if wrong := _no_finding(label):
                 yield ("model", "labels", index), f"found {shown(label)}, {wrong}"
-    if sound:
-        yield from one_of_labels(model.get("positive"), ("model", "positive"), model)
+    yield from one_of_labels(model.get("positive"), ("model", "positive"), model)
 
 
 def _no_finding(label: str) -> str | None:
@@ -81,11 +85,6 @@ def _no_finding(label: str) -> str | None:
     return None
 
 
-def _scores(data: dict[str, Any], _: Path) -> Faults:
-    model = section(data, "model")
-    yield from model_checks.scores(model, ("model",), model)
-
-
 def _wrong_count(labels: int, task: Any) -> str | None:
     """Why a task cannot have so many labels."""
     several = task == "multilabel"
@@ -96,16 +95,6 @@ def _wrong_count(labels: int, task: Any) -> str | None:
     if task == "binary" and labels > 2:
         return f"found {labels} labels; a binary task has 2 (one logit, for the second)"
     return None
-
-
-def _operating_point(data: dict[str, Any], _: Path) -> Faults:
-    what = "it is a threshold on the positive label's probability"
-    yield from _of_positive(data, "model", "operating_point", what, several="thresholds for each label are")
-
-
-def _prevalence(data: dict[str, Any], _: Path) -> Faults:
-    what = "it is how common the positive label is where the candidate will be used"
-    yield from _of_positive(data, "data", "prevalence", what, several="a prevalence for each label is")
 
 
 def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, several: str) -> Faults:
@@ -122,7 +111,7 @@ def _of_positive(data: dict[str, Any], where: str, key: str, what: str, *, sever
         yield at, f"needs model.positive: {what}"
 
 
-def _decision(data: dict[str, Any], _: Path) -> Faults:
+def _decision(data: dict[str, Any]) -> Faults:
     """Deciding early needs a rule that it serves, and metrics with intervals for it."""
     decision, at = section(data, "decision"), ("decision", "stop")
     if decision.get("stop") == "determined" and decision.get("rule") == "confident":
@@ -166,9 +155,8 @@ def _data(data: dict[str, Any], folder: Path) -> Faults:
         yield ("data", "root"), reason
 
 
-def _columns(data: dict[str, Any], _: Path) -> Faults:
+def _columns(samples: dict[str, Any]) -> Faults:
     """No column is named twice, or is the samples themselves."""
-    samples = section(data, "data")
     source = samples.get("source")
     named: list[tuple[Any, KeyPath]] = [(samples.get("group"), ("data", "group"))]
     named += placed_entries(samples.get("subgroups"), ("data", "subgroups"))

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StrictInt, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    StrictInt,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import CoreSchema
 
 from robustcheck.policy.quantities import BUDGET_PATTERN, PATTERN, NoChangeError, Quantity
 from robustcheck.policy.sizes import PATTERN as SIZE_PATTERN
@@ -49,10 +59,12 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def one_or_many(item: dict[str, Any], *, most: int | None = None, different: bool = False) -> dict[str, Any]:
-    """The JSON Schema of an item, or of a list of such items, perhaps all different."""
-    limit = ({} if most is None else {"maxItems": most}) | ({"uniqueItems": True} if different else {})
-    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, **limit}]}
+class _OneOrMany:
+    """Makes the JSON Schema of a list that of one of its items, or of the list."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many["items"], many]}
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
@@ -147,43 +159,21 @@ def _side_or_size(value: Any) -> Any:
 
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-NumbersField = Annotated[
-    tuple[Number, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many({"type": "number"}, most=3))
-]
-PositiveNumbersField = Annotated[
-    tuple[Annotated[Number, Field(gt=0)], ...],
-    BeforeValidator(as_list),
-    WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0}, most=3)),
-]
-
-OpenSharesField = Annotated[  # of a probability or a population: one, or one per label
-    tuple[Annotated[Number, Field(gt=0, lt=1)], ...],
-    BeforeValidator(as_list),
-    Field(min_length=1),
-    WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})),
-]
+Item = TypeVar("Item")
+OneOrMany = Annotated[tuple[Item, ...], Field(min_length=1), BeforeValidator(as_list), _OneOrMany()]
+OpenSharesField = OneOrMany[Annotated[Number, Field(gt=0, lt=1)]]  # of a probability or a population
 
 _QUANTITY_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "string", "pattern": PATTERN}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}]
 }
-_as_text = PlainSerializer(lambda quantity: quantity.text, return_type=str)
+_as_text = PlainSerializer(lambda amount: amount.text, return_type=str)
 QuantityField = Annotated[Quantity, BeforeValidator(_amount), _as_text, WithJsonSchema(_QUANTITY_SCHEMA)]
-_size_as_text = PlainSerializer(lambda size: size.text, return_type=str)
 _BUDGET_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "string", "pattern": BUDGET_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]
 }
-BudgetsField = Annotated[
-    tuple[Annotated[Quantity, BeforeValidator(_budget), _as_text], ...],
-    BeforeValidator(as_list),
-    Field(min_length=1),
-    WithJsonSchema(one_or_many(_BUDGET_SCHEMA)),
-]
-
-PatchSizesField = Annotated[
-    tuple[Annotated[Size, BeforeValidator(Size.parse), _size_as_text], ...],
-    BeforeValidator(as_list),
-    Field(min_length=1),
-    WithJsonSchema(one_or_many({"type": "string", "pattern": SIZE_PATTERN})),
+BudgetField = Annotated[Quantity, BeforeValidator(_budget), _as_text, WithJsonSchema(_BUDGET_SCHEMA)]
+SizeField = Annotated[
+    Size, BeforeValidator(Size.parse), _as_text, WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN})
 ]
 
 Label = Annotated[
@@ -198,14 +188,7 @@ OutputField = Annotated[
     Field(strict=True, min_length=1),
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}),
 ]
-_COLUMN_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 200}
 ColumnField = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
-ColumnsField = Annotated[
-    tuple[ColumnField, ...],
-    BeforeValidator(as_list),
-    Field(min_length=1, max_length=8),
-    WithJsonSchema(one_or_many(_COLUMN_SCHEMA, most=8, different=True)),
-]
 BatchSizeField = Annotated[
     Annotated[StrictInt, Field(ge=1, le=_LARGEST_BATCH)] | Literal["auto"], BeforeValidator(_batch_size)
 ]

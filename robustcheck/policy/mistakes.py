@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from robustcheck.policy.attack_specs import ATTACKS
@@ -134,11 +135,8 @@ def _plain(number: float) -> str:
 
 def _range(path: KeyPath, data: dict[str, Any]) -> dict[str, Any]:
     """The limits that the schema sets to the value at a path."""
-    for model in _owners(path, data) if path and isinstance(path[-1], str) else []:
-        if path[-1] in model.model_fields:
-            metadata = model.model_fields[str(path[-1])].metadata
-            return {key: getattr(item, key) for item in metadata for _, key in _LIMITS.values() if hasattr(item, key)}
-    return {}
+    metadata = field.metadata if (field := _field(path, data)) else []
+    return {key: getattr(item, key) for item in metadata for _, key in _LIMITS.values() if hasattr(item, key)}
 
 
 def _other_word(given: Any, expected: str, path: KeyPath) -> str:
@@ -252,7 +250,11 @@ def _keys_beside(path: KeyPath, data: dict[str, Any]) -> list[str]:
 def _description(path: KeyPath, data: dict[str, Any]) -> str:
     while path and isinstance(path[-1], int):
         path = path[:-1]
-    for model in _owners(path, data):
-        if path and path[-1] in model.model_fields:
-            return model.model_fields[str(path[-1])].description or ""
-    return ""
+    field = _field(path, data)
+    return (field.description or "") if field else ""
+
+
+def _field(path: KeyPath, data: dict[str, Any]) -> FieldInfo | None:
+    """What the schema says about the last key of a path; None if that is the place of an entry, or not known."""
+    key = str(path[-1]) if path else ""
+    return next((model.model_fields[key] for model in _owners(path, data) if key in model.model_fields), None)

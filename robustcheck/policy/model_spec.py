@@ -12,11 +12,10 @@ from robustcheck.policy.fields import (
     HeightWidthField,
     Label,
     Number,
-    NumbersField,
+    OneOrMany,
     OpenSharesField,
     OutputField,
     PlacesField,
-    PositiveNumbersField,
     Section,
     SideOrSizeField,
     one_label,
@@ -71,9 +70,9 @@ class PreprocessSpec(Section):
     range: tuple[Number, Number] = Field(
         (0.0, 1.0), description="what the darkest and the brightest value are mapped to"
     )
-    mean: NumbersField = Field((0.0,), min_length=1, max_length=3, description="subtracted, per channel or for all")
-    std: PositiveNumbersField = Field(
-        (1.0,), min_length=1, max_length=3, description="divided by, per channel or for all"
+    mean: OneOrMany[Number] = Field((0.0,), max_length=3, description="subtracted, per channel or for all")
+    std: OneOrMany[Annotated[Number, Field(gt=0)]] = Field(
+        (1.0,), max_length=3, description="divided by, per channel or for all"
     )
 
     def beside(self, candidate: PreprocessSpec) -> PreprocessSpec:

@@ -141,8 +141,7 @@ def _magnitudes(ends: tuple[float, float]) -> tuple[float, float]:
 
 def _out_of_view(spec: ConditionsSpec) -> bool:
     """Whether no draw leaves anything of the image to be seen."""
-    low, high = spec.translation or (0.0, 0.0)
-    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    nearest, _ = _magnitudes(spec.translation or (0.0, 0.0))
     start, end = spec.rotation or (0.0, 0.0)
     turns = [radians(start + (end - start) * step / 360) for step in range(361)]
     largest = max((spec.scale or (1.0, 1.0))[1], 1.0 if spec.perspective is None else 2.0)

@@ -11,12 +11,11 @@ from robustcheck.policy.fields import (
     PATH_SCHEMA,
     Label,
     Number,
+    OneOrMany,
     RestartsField,
     ShareField,
     StepsField,
-    as_list,
     is_number,
-    one_or_many,
 )
 from robustcheck.policy.transfer_spec import SurrogatesEntry
 from robustcheck.words import shown
@@ -139,27 +138,21 @@ class RP2Spec(AttackEntry):
         0.28, description="weight of the stickers' total variation, by the root of their pixels"
     )
     printability: Annotated[Number, Field(ge=0)] = Field(4.0, description="weight of the mean distance from an ink")
-    printable: Annotated[
-        tuple[Annotated[Number, Field(ge=0, le=1)], ...],
-        BeforeValidator(as_list),
-        Field(min_length=1, max_length=256),
-        WithJsonSchema(one_or_many(_SHARE)),
-    ] = Field(
+    printable: OneOrMany[Annotated[Number, Field(ge=0, le=1)]] = Field(
         (0.1, 0.3, 0.5, 0.7, 0.9),
+        max_length=256,
         description="levels that the printer's inks reach in each channel, as shares of the visible range",
     )
-    distances: Annotated[
-        tuple[Annotated[Number, Field(gt=0, le=20)], ...],
-        BeforeValidator(as_list),
-        Field(min_length=1, max_length=16),
-        WithJsonSchema(one_or_many({"type": "number", "exclusiveMinimum": 0, "maximum": 20})),
-    ] = Field((1.0, 1.5, 2.0), description="distances of the grid that it is judged on; at 1 the image fills the view")
-    angles: Annotated[
-        tuple[Annotated[Number, Field(ge=-80, le=80)], ...],
-        BeforeValidator(as_list),
-        Field(min_length=1, max_length=16),
-        WithJsonSchema(one_or_many({"type": "number", "minimum": -80, "maximum": 80})),
-    ] = Field((-30.0, -15.0, 0.0, 15.0, 30.0), description="angles of that grid, degrees off the normal, to the side")
+    distances: OneOrMany[Annotated[Number, Field(gt=0, le=20)]] = Field(
+        (1.0, 1.5, 2.0),
+        max_length=16,
+        description="distances of the grid that it is judged on; at 1 the image fills the view",
+    )
+    angles: OneOrMany[Annotated[Number, Field(ge=-80, le=80)]] = Field(
+        (-30.0, -15.0, 0.0, 15.0, 30.0),
+        max_length=16,
+        description="angles of that grid, degrees off the normal, to the side",
+    )
 
     @property
     def cells(self) -> int:

@@ -13,17 +13,16 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, W
 from robustcheck.policy.attack_specs import AttackField
 from robustcheck.policy.bounds import LOWER_IS_BETTER, OF_SUBGROUPS, SLICED, Bound
 from robustcheck.policy.fields import (
-    BudgetsField,
+    BudgetField,
     ColumnField,
-    ColumnsField,
     Label,
     Number,
+    OneOrMany,
     OpenSharesField,
-    PatchSizesField,
     QueriesField,
     Section,
+    SizeField,
     as_list,
-    one_or_many,
     whole,
 )
 from robustcheck.policy.model_spec import ModelSpec
@@ -65,8 +64,11 @@ class DataSpec(Section):
         None,
         description="column that says which images belong together, such as patient_id; intervals are then by group",
     )
-    subgroups: ColumnsField = Field(
-        (), description="columns that divide the samples, such as [sex, scanner]; each has at most 50 values"
+    subgroups: OneOrMany[ColumnField] = Field(
+        (),
+        max_length=8,
+        json_schema_extra={"uniqueItems": True},
+        description="columns that divide the samples, such as [sex, scanner]; each has at most 50 values",
     )
     prevalence: OpenSharesField | None = Field(
         None,
@@ -83,7 +85,8 @@ _BOUND_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number", "minimum": 0, "max
 
 
 def _bound_schema(metric: str, description: str) -> dict[str, Any]:
-    return {"description": description, **one_or_many(_SIGNED_SCHEMA if metric in LOWER_IS_BETTER else _BOUND_SCHEMA)}
+    bound = _SIGNED_SCHEMA if metric in LOWER_IS_BETTER else _BOUND_SCHEMA
+    return {"description": description, "anyOf": [bound, {"type": "array", "items": bound, "minItems": 1}]}
 
 
 _REQUIRE_SCHEMA: dict[str, Any] = {
@@ -108,10 +111,10 @@ class GateSpec(Section):
         description="the gate's name, of up to 64 letters, digits, '_', '.' and '-', the first neither '.' nor '-'"
     )
     attack: AttackField | None = Field(None, description="the attack; leave it out to measure without one")
-    epsilon: BudgetsField | None = Field(
+    epsilon: OneOrMany[BudgetField] | None = Field(
         None, description="the adversary's budget, such as 2/255, 0.01 or '3 levels', or a list of them"
     )
-    size: PatchSizesField | None = Field(
+    size: OneOrMany[SizeField] | None = Field(
         None, description="how large a patch is: 10% of the image's area, or '32 px' (its side), or a list of them"
     )
     conditions: ConditionsSpec | None = Field(

@@ -11,6 +11,7 @@ from robustcheck.policy.fields import (
     PATH_SCHEMA,
     Label,
     Number,
+    OneOrMany,
     OutputField,
     PlacesField,
     QuantityField,
@@ -19,8 +20,6 @@ from robustcheck.policy.fields import (
     Section,
     ShareField,
     StepsField,
-    as_list,
-    one_or_many,
     plain_schema,
 )
 from robustcheck.policy.model_spec import PreprocessSpec
@@ -75,21 +74,26 @@ class TrainSpec(Section):
     seed: Annotated[StrictInt, Field(ge=0, le=2**63 - 1)] = Field(0, description="seed of its weights and batches")
 
 
-def _surrogates(value: Any) -> Any:
-    return [{"path": entry} if isinstance(entry, str) else entry for entry in as_list(value)]
+def _with_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+SurrogateField = Annotated[
+    SurrogateSpec,
+    BeforeValidator(_with_path),
+    WithJsonSchema({"anyOf": [PATH_SCHEMA, plain_schema(SurrogateSpec)]}),
+]
 
 
 class SurrogatesEntry(AttackEntry):
     """An attack that may follow models of the adversary's own."""
 
-    surrogate: Annotated[
-        tuple[SurrogateSpec, ...],
-        BeforeValidator(_surrogates),
-        WithJsonSchema(one_or_many({"anyOf": [PATH_SCHEMA, plain_schema(SurrogateSpec)]})),
-    ] = Field((), max_length=16, description="a model's file, {path, …} with a candidate's keys, or a list")
-    train: Annotated[
-        tuple[TrainSpec, ...], BeforeValidator(as_list), WithJsonSchema(one_or_many(plain_schema(TrainSpec)))
-    ] = Field((), max_length=16, description="{architecture, epochs, …}, to train a surrogate once, or a list")
+    surrogate: OneOrMany[SurrogateField] = Field(
+        (), max_length=16, description="a model's file, {path, …} with a candidate's keys, or a list"
+    )
+    train: OneOrMany[TrainSpec] = Field(
+        (), max_length=16, description="{architecture, epochs, …}, to train a surrogate once, or a list"
+    )
 
     def beside(self, candidate: PreprocessSpec) -> Self:
         """The same, with the steps of preprocessing that its models leave out as the candidate has them."""

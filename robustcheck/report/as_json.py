@@ -12,13 +12,11 @@ from robustcheck.words import visible
 Made = TypeVar("Made")
 
 
-def json_text(report: AuditReport) -> str:
-    """The report as JSON, even if it contains a file name that is not UTF-8, which JSON cannot hold as it is."""
-    return in_json(report, b"".join).decode()
-
-
 def in_json(report: AuditReport, use: Callable[[Iterator[bytes]], Made]) -> Made:
-    """What `use` makes of the JSON's pieces, which are never all held at once; `use` may have to begin again."""
+    """What `use` makes of the JSON's pieces, which are never all held at once.
+
+    `use` has to begin again if the report contains a file name that is not UTF-8, which JSON cannot hold as it is.
+    """
     try:
         return use(report.json_pieces())
     except ValueError:

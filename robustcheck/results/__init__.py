@@ -35,7 +35,6 @@ from robustcheck.results.report import (
     FileInfo,
     ModelInfo,
     PolicyInfo,
-    adapter,
     json_schema,
     overall,
 )
@@ -70,7 +69,6 @@ __all__ = [
     "Surrogate",
     "Threat",
     "Verdict",
-    "adapter",
     "json_schema",
     "overall",
 ]

@@ -123,7 +123,7 @@ class AuditReport:
         Raises:
             ValueError: a text in it cannot be encoded.
         """
-        frame = adapter().dump_json(replace(self, gates=()), indent=1)
+        frame = _adapter(AuditReport).dump_json(replace(self, gates=()), indent=1)
         begin, _, end = frame.rpartition(_NO_GATES)  # the last key
         if not self.gates:
             yield frame + b"\n"
@@ -131,7 +131,7 @@ class AuditReport:
         yield begin + _NO_GATES[:-1]
         for number, gate in enumerate(self.gates):
             # Texts have no line breaks in JSON, so each begins a line of its own.
-            lines = _gate_adapter().dump_json(gate, indent=1).replace(b"\n", b"\n  ")
+            lines = _adapter(GateResult).dump_json(gate, indent=1).replace(b"\n", b"\n  ")
             yield (b",\n  " if number else b"\n  ") + lines
         yield b"\n ]" + end + b"\n"
 
@@ -145,11 +145,12 @@ class AuditReport:
         from pydantic import ValidationError
 
         try:
-            return adapter().validate_json(text)
+            report: AuditReport = _adapter(AuditReport).validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise ReportError(f"not a robustcheck report: {where}: {first['msg'].lower()}") from None
+        return report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,13 +164,14 @@ class Answer:
 
     def to_builtins(self) -> dict[str, Any]:
         """Builtin types only, as test reports and JSON can carry them."""
-        result: dict[str, Any] = _answer_adapter().dump_python(self, mode="json")
+        result: dict[str, Any] = _adapter(Answer).dump_python(self, mode="json")
         return result
 
     @classmethod
     def from_builtins(cls, value: dict[str, Any]) -> Answer:
         """The inverse of `to_builtins`."""
-        return _answer_adapter().validate_python(value)
+        answer: Answer = _adapter(Answer).validate_python(value)
+        return answer
 
 
 def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bool = False) -> Verdict:
@@ -187,28 +189,14 @@ def overall(verdicts: Sequence[Verdict], *, interrupted: bool = False, allow: bo
 
 
 @cache
-def adapter() -> TypeAdapter[AuditReport]:
-    """The pydantic adapter of `AuditReport`; imported on first use: pytest runs that do not ask must not pay."""
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """The pydantic adapter of a class; imported on first use: pytest runs that do not ask must not pay."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(AuditReport)
-
-
-@cache
-def _gate_adapter() -> TypeAdapter[GateResult]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(GateResult)
-
-
-@cache
-def _answer_adapter() -> TypeAdapter[Answer]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Answer)
+    return TypeAdapter(kind)
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of `report.json`."""
-    schema = adapter().json_schema(mode="serialization")
+    schema = _adapter(AuditReport).json_schema(mode="serialization")
     return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA}

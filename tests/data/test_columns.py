@@ -12,7 +12,7 @@ import pytest
 from numpy.lib import format as npy
 
 from robustcheck.errors import DataError
-from robustcheck.results import DataInfo, adapter
+from robustcheck.results import AuditReport, DataInfo
 
 SIX = ["a", "b", "a", "c", "b", "a"]
 SEX = ["F", "M", "F", "F", "M", "M"]
@@ -374,7 +374,7 @@ def test_reports_from_before_there_were_columns_are_read():
         '{"verdict": "pass", "policy": {"path": "", "name": "", "sha256": ""}, "data": {"source": "a", "split": null,'
         ' "sha256": "", "samples": 1, "available": 1, "by_label": {}, "bits": 8, "shape": null, "synthetic": false}}'
     )
-    data = adapter().validate_json(old).data
+    data = AuditReport.from_json(old).data
     assert isinstance(data, DataInfo)
     assert (data.group, data.groups, data.subgroups, data.prevalence) == (None, None, {}, None)
-    assert adapter().validate_json(old).health is None
+    assert AuditReport.from_json(old).health is None
