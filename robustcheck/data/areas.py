@@ -105,7 +105,13 @@ class MaskFolder:
         plain = parts if parts.suffix[1:].isdigit() else parts.with_suffix("")  # scanners name files 1.2.840.5
         for file in (parts.with_name(f"{parts.name}.png"), plain.with_name(f"{plain.name}.png"), parts):
             if file.suffix.lower() in _LOSSLESS and (self.folder / file).is_file():
-                return _fitting(_mask(str(file), self.folder / file), f"{self.shown}/{file}", height, width)
+                mask = open_files([(str(file), self.folder / file)]).image(0).any(axis=0)
+                if mask.shape != (height, width):
+                    raise DataError(
+                        f"{self.shown}/{file} is a mask of {mask.shape[0]}×{mask.shape[1]} pixels (height × width), "
+                        f"but its image has {height}×{width}: store it at the image's own size"
+                    )
+                return np.asarray(mask)
         return np.zeros((height, width), bool)
 
 
@@ -149,20 +155,6 @@ def _touched(boxes: Sequence[Sequence[float | Fraction]], height: int, width: in
     mask = np.zeros((height, width), bool)
     for left, top, right, bottom in boxes:
         mask[max(0, floor(top)) : max(0, ceil(bottom)), max(0, floor(left)) : max(0, ceil(right))] = True
-    return mask
-
-
-def _mask(name: str, path: Path) -> Mask:
-    """A picture's pixels that are above 0 in any channel."""
-    return np.asarray(open_files([(name, path)]).image(0).any(axis=0))
-
-
-def _fitting(mask: Mask, shown: str, height: int, width: int) -> Mask:
-    if mask.shape != (height, width):
-        raise DataError(
-            f"{shown} is a mask of {mask.shape[0]}×{mask.shape[1]} pixels (height × width), but its image has "
-            f"{height}×{width}: store it at the image's own size"
-        )
     return mask
 
 

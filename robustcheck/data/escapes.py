@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 NO_ESCAPE: Final = "a data file cannot escape its folder"
 
 
-@dataclass(frozen=True)
 class Home:
     """The folder that data files lie in.
 
     On a file server each look-up costs, so its folders are followed once.
     """
 
-    path: Path  # after every link was followed
-    _folders: dict[str, Path | None] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, root: Path) -> Home:
+    def __init__(self, root: Path) -> None:
         """That of data in a folder, which may be a link itself. Raises OSError where it cannot be followed."""
-        return cls(root.resolve())
+        self.path = root.resolve()
+        self._folders = dict[str, Path | None]()
 
     def holds(self, resolved: Path) -> bool:
         """Whether a path whose links were followed lies in it."""

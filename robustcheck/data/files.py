@@ -147,21 +147,15 @@ def open_files(
             faults.add(name, error)
     sentences, images = faults.sentences(), None
     try:
-        images = _images(files, beside, bits, hounsfield) if files else None
+        if files:
+            grey = _stored_as_colour(files, beside)
+            space = shared_space(files, bits, hounsfield)
+            images = FileImages(files=tuple(files), space=space, stated=bits is not None, grey=grey)
     except DataError as error:
         sentences.append(str(error))
     if images is None or sentences:
         raise DataError("\n".join(sentences))
     return images
-
-
-def _images(
-    files: Sequence[ImageFile], beside: Sequence[tuple[str, Path]], bits: int | None, hounsfield: int | None
-) -> FileImages:
-    """Files that have been opened, if they are of one kind."""
-    grey = _stored_as_colour(files, beside)
-    space = shared_space(files, bits, hounsfield)
-    return FileImages(files=tuple(files), space=space, stated=bits is not None, grey=grey)
 
 
 def _stored_as_colour(files: Sequence[ImageFile], beside: Sequence[tuple[str, Path]]) -> frozenset[int]:

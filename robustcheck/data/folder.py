@@ -12,7 +12,7 @@ from robustcheck.data.files import KINDS, is_image, take_files
 from robustcheck.data.label_names import as_labelled
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import folder_of_split, is_split
+from robustcheck.data.splits import folder_of_split, split_of
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -43,13 +43,13 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
     called = {entry: as_labelled(entry.name, labels) for entry in classes}
     unknown = [name for name in called.values() if name not in labels]
     if split is not None and base == root:
-        if any(map(is_split, unknown)):
+        if any(map(split_of, unknown)):
             raise DataError(f"{root}: it has no subfolder {split!r}; there are {listed(e.name for e in classes)}")
         notes.append(f"{root.name} has no subfolder {split}: all its images are one split")
     if not classes:
         raise DataError(f"{base}: it has no subfolders; one per label is needed, named {listed(labels)}")
     if unknown:
-        advice = "; name one in data.split" if any(map(is_split, unknown)) else did_you_mean(unknown[0], labels)
+        advice = "; name one in data.split" if any(map(split_of, unknown)) else did_you_mean(unknown[0], labels)
         raise DataError(
             f"{base}: its subfolders are {listed(entry.name for entry in classes)}, and the policy's labels are "
             f"{listed(labels)}: a subfolder must bear a label's name{advice}"
@@ -98,7 +98,7 @@ def _is_image(entry: Path) -> bool:
 
 
 def _refuse_escapes(files: Sequence[tuple[str, Path]], root: Path) -> None:
-    home = Home.of(root)
+    home = Home(root)
     for name, path in files:
         inside = home.folder(path.parent.relative_to(root).as_posix())
         if inside is None or (path.is_symlink() and not home.holds(path.resolve())):

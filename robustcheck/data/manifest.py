@@ -23,7 +23,7 @@ from robustcheck.data.mistakes import Mistakes
 from robustcheck.data.multilabel import reading_of, says_none
 from robustcheck.data.reading import check_memory, delimiter_of, folded, normalised, parsing
 from robustcheck.data.samples import Listing, Wanted
-from robustcheck.data.splits import is_split, split_of, values_of_split
+from robustcheck.data.splits import split_of, values_of_split
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
@@ -169,7 +169,7 @@ def _of_split(rows: Sequence[Row], split: str, shown: str) -> tuple[list[Row], l
     notes = []
     if own != [split]:
         notes.append(f"split {split} are the rows of {shown} whose split is {' or '.join(map(repr, own))}")
-    lost = [row for row in rows if not is_split(str(row.split))]
+    lost = [row for row in rows if split_of(str(row.split)) is None]
     if lost:
         said = listed(dict.fromkeys(repr(row.split) if row.split else "empty" for row in lost), limit=3)
         notes.append(
@@ -273,7 +273,7 @@ def _files(rows: Sequence[Row], root: Path, mistakes: Mistakes) -> list[tuple[st
     """Name and path of each row's image, which must lie in `root` after every link was followed."""
     files, first_line, beside = [], dict[Path, int](), dict[Path, dict[str, str]]()
     with parsing(str(root)):
-        home = Home.of(root)
+        home = Home(root)
     for row in rows:
         try:
             plain = _plain_file(row.path, home)

@@ -11,7 +11,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ _FORMATS = ("PNG", "JPEG", "TIFF")
 _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # how it begins, in a container and alone
 _TIFF = (b"II", b"MM")  # how it begins, as the EXIF block in other files does
 _ORIENTATION, _TURNS = ExifTags.Base.Orientation, range(2, 9)  # 1 is as it is, and Pillow leaves others alone
-_SIGNED = 2  # of a TIFF's SampleFormat
+_SIGNED, _WHITE_IS_ZERO = 2, 0  # of a TIFF's SampleFormat and PhotometricInterpretation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,7 @@ def open_picture(name: str, path: Path) -> Picture:
     """
     with _opened(path, name) as (sha256, opened):
         channels, depth = _layout(opened, name)
+        tags: Mapping[int, Any] = opened.tag_v2 if isinstance(opened, TiffImageFile) else {}
         return Picture(
             name=name,
             path=path,
@@ -103,8 +104,8 @@ def open_picture(name: str, path: Path) -> Picture:
             depth=depth,
             sha256=sha256,
             turned=_turned(opened),
-            turning=isinstance(opened, TiffImageFile) and opened.tag_v2.get(_ORIENTATION) in _TURNS,
-            inverted=opened.mode.startswith("I") and _white_is_zero(opened),
+            turning=tags.get(_ORIENTATION) in _TURNS,
+            inverted=opened.mode.startswith("I") and tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO,
         )
 
 
@@ -213,10 +214,6 @@ def _turned(opened: Image.Image) -> bool:
         except (SyntaxError, struct.error):  # what Pillow raises for what is no EXIF block
             return False
         return bool(exif.get(_ORIENTATION, 1) != 1)
-
-
-def _white_is_zero(opened: Image.Image) -> bool:
-    return isinstance(opened, TiffImageFile) and opened.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _grey_palette(opened: Image.Image) -> bool:

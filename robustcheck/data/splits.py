@@ -16,11 +16,6 @@ def split_of(name: str) -> str | None:
     return _SPLIT_OF.get(name.lower())
 
 
-def is_split(name: str) -> bool:
-    """Whether a folder has the name of a split."""
-    return split_of(name) is not None
-
-
 def values_of_split(split: str, names: Iterable[str], what: str) -> list[str]:
     """The word by which a table's rows say that they are of a split, in each case that occurs; none if no row is.
 

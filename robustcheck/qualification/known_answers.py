@@ -22,11 +22,10 @@ class Known:
     what: str  # the candidate, in words
     network: str  # in `candidates`
     gates: dict[str, float]  # the accuracy that each requires, by its name in `GATES`
-    answer: Literal["accuracy", "no pass"]
     format: Literal["safetensors", "onnx"] = "safetensors"
     output: Literal["logits", "probabilities"] = "logits"
     images: Literal["images", "far_images"] = "images"
-    caught_by: str = ""  # what keeps it from passing, if it hides its gradients: a check that is broken, or `ATTACK`
+    caught_by: str = ""  # a check that is broken, or `ATTACK`: what keeps one that hides its gradients from passing
     draws: bool = False  # its answers are drawn by chance, and a finding has to say so
 
 
@@ -65,16 +64,8 @@ def _masked(
     output: Literal["logits", "probabilities"] = "logits",
 ) -> Known:
     """A candidate that hides its gradients, with one gate that it must not pass."""
-    return Known(
-        name=name,
-        what=what,
-        network=network,
-        gates={"pgd": REQUIRED},
-        answer="no pass",
-        output=output,
-        caught_by=caught_by,
-        draws=draws,
-    )
+    gates = {"pgd": REQUIRED}
+    return Known(name=name, what=what, network=network, gates=gates, output=output, caught_by=caught_by, draws=draws)
 
 
 KNOWN: tuple[Known, ...] = (
@@ -84,7 +75,6 @@ KNOWN: tuple[Known, ...] = (
         network="Template",
         images="far_images",
         gates=dict.fromkeys(("fgsm", "pgd", "apgd", "square"), 1.0),
-        answer="accuracy",
     ),
     Known(
         name="fragile",
@@ -94,7 +84,6 @@ KNOWN: tuple[Known, ...] = (
             ("fgsm", "pgd", "pgd-2", "pgd-l2", "apgd", "fmn", "ensemble", "square", "transfer"), REQUIRED
         )
         | dict.fromkeys(ABOUT_HALF, REQUIRED_OF_HALF),
-        answer="accuracy",
     ),
     Known(
         name="fragile, ONNX",
@@ -102,7 +91,6 @@ KNOWN: tuple[Known, ...] = (
         network="Template",
         format="onnx",
         gates=dict.fromkeys(("fgsm", "pgd", "square"), REQUIRED),
-        answer="accuracy",
     ),
     _masked("quantised input", "pixels are rounded to nine levels first", "Quantised", NOTHING_TO_FOLLOW),
     _masked("thermometer code", "pixels become codes of the thresholds that they pass", "Thermometer", NO_GRADIENT),

@@ -58,12 +58,8 @@ def qualify(known: tuple[Known, ...] = KNOWN, *, progress: Listener = silent) ->
             raise KeyboardInterrupt
         reports.append(report)
         environment, gates = report.environment, {gate.id: gate for gate in report.gates}
-        answers += [
-            _answer(one, gates[name], report)
-            if name in gates
-            else _known_answer(one, name, "an answer", "none", "", agrees=False)
-            for name in one.gates
-        ]
+        images = report.data.samples if report.data else 0
+        answers += [_answer(one, name, gates.get(name), images) for name in one.gates]
     progress("qualifying", len(known), len(known))
     return Qualification(
         qualified=all(answer.agrees for answer in answers),
@@ -85,14 +81,27 @@ def _temporary_folder() -> TemporaryDirectory[str]:
         ) from None
 
 
-def _answer(known: Known, gate: GateResult, report: AuditReport) -> KnownAnswer:
-    if known.answer == "accuracy":
-        return _of_known_accuracy(known, gate, images=report.data.samples if report.data else 0)
-    return _of_masked(known, gate)
+def _answer(known: Known, name: str, gate: GateResult | None, images: int) -> KnownAnswer:
+    """What one gate of a candidate had to answer on so many images, and what it did."""
+    if gate is None:
+        expected, found, caught, agrees = "an answer", "none", list[str](), False
+    else:
+        expected, caught, agrees = _of_masked(known, gate) if known.caught_by else _of_accuracy(known, gate, images)
+        accuracy = _accuracy(gate)
+        found = gate.verdict if accuracy is None else f"{gate.verdict}, {accuracy:.3f}"
+    return KnownAnswer(
+        candidate=known.name,
+        what=known.what,
+        gate=name,
+        expected=expected,
+        found=found,
+        caught_by=", ".join(caught),
+        agrees=agrees,
+    )
 
 
-def _of_known_accuracy(known: Known, gate: GateResult, *, images: int) -> KnownAnswer:
-    """Whether a gate left as much of the candidate's accuracy as is known to be left, and judged that rightly."""
+def _of_accuracy(known: Known, gate: GateResult, images: int) -> tuple[str, list[str], bool]:
+    """What a gate has to answer that leaves a known accuracy, what it is accused of, and whether it answered that."""
     measured, required = _accuracy(gate), known.gates[gate.id]
     accused = [*_codes(gate, "error"), *_codes(gate, "warning")]
     true = 1.0 if known.images == "far_images" else true_accuracy(gate.id)
@@ -106,15 +115,15 @@ def _of_known_accuracy(known: Known, gate: GateResult, *, images: int) -> KnownA
         and not accused
     )
     expected = f"{'pass' if true >= required else 'fail'}, {true:.3f}" + (f" to {true + slack:.3f}" if near else "")
-    return _known_answer(known, gate.id, expected, _found(gate), ", ".join(accused), agrees=agrees)
+    return expected, accused, agrees
 
 
-def _of_masked(known: Known, gate: GateResult) -> KnownAnswer:
-    """Whether what has to keep a candidate that hides its gradients from passing did so."""
+def _of_masked(known: Known, gate: GateResult) -> tuple[str, list[str], bool]:
+    """What has to keep a candidate that hides its gradients from passing, what did, and whether it was that."""
     caught, warned = _caught(gate), _codes(gate, "warning")
     agrees = known.caught_by in caught and (not known.draws or "same-answers" in warned)
     expected = f"no pass, caught by {known.caught_by}" + (", drawing seen" if known.draws else "")
-    return _known_answer(known, gate.id, expected, _found(gate), ", ".join([*caught, *warned]), agrees=agrees)
+    return expected, [*caught, *warned], agrees
 
 
 def _caught(gate: GateResult) -> list[str]:
@@ -126,24 +135,6 @@ def _caught(gate: GateResult) -> list[str]:
         return []
     said = {NOTHING_TO_FOLLOW: "the attack had little or nothing to follow", NO_GRADIENT: "it has no gradient"}
     return [*(name for name, words in said.items() if words in error), *_codes(gate, "error")]
-
-
-def _known_answer(known: Known, gate: str, expected: str, found: str, caught: str, *, agrees: bool) -> KnownAnswer:
-    return KnownAnswer(
-        candidate=known.name,
-        what=known.what,
-        gate=gate,
-        expected=expected,
-        found=found,
-        caught_by=caught,
-        agrees=agrees,
-    )
-
-
-def _found(gate: GateResult) -> str:
-    """`fail, 0.500`."""
-    accuracy = _accuracy(gate)
-    return gate.verdict if accuracy is None else f"{gate.verdict}, {accuracy:.3f}"
 
 
 def _accuracy(gate: GateResult) -> float | None:

@@ -45,13 +45,16 @@ def scan(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def save_picture(tmp_path: Path) -> Callable[..., Path]:
-    """Save an array or a Pillow image under `tmp_path`, making its folders."""
+    """Save an array, a Pillow image or a file's bytes under `tmp_path`, making its folders."""
 
     def save(name: str, picture: Any, **options: Any) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
-        image.save(path, **options)
+        if isinstance(picture, bytes):
+            path.write_bytes(picture)
+        else:
+            image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+            image.save(path, **options)
         return path
 
     return save

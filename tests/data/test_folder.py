@@ -193,22 +193,18 @@ def test_folders_that_are_no_labels(classes, save_picture, load):
         load("scans")
 
 
-def test_splits_that_are_not_named(save_picture, load):
-    save_picture("scans/test/normal/a.png", GREY)
-    with pytest.raises(DataError, match=r"subfolders are test, .*; name one in data.split$"):
-        load("scans")
-
-
-def test_a_split_that_is_not_there(save_picture, load):
-    save_picture("scans/test/normal/a.png", GREY)
-    with pytest.raises(DataError, match=r"it has no subfolder 'val'; there are test"):
-        load("scans", split="val")
-
-
-def test_a_class_that_is_misspelt(save_picture, load):
-    save_picture("scans/Normal/a.png", GREY)
-    with pytest.raises(DataError, match=r"must bear a label's name; did you mean 'normal'\?"):
-        load("scans")
+@pytest.mark.parametrize(
+    ("folder", "split", "message"),
+    [
+        ("test/normal", None, r"subfolders are test, .*; name one in data.split$"),
+        ("test/normal", "val", r"it has no subfolder 'val'; there are test"),
+        ("Normal", None, r"must bear a label's name; did you mean 'normal'\?"),
+    ],
+)
+def test_folders_that_may_be_splits_or_labels(save_picture, load, folder, split, message):
+    save_picture(f"scans/{folder}/a.png", GREY)
+    with pytest.raises(DataError, match=message):
+        load("scans", split=split)
 
 
 def test_no_folders(load, tmp_path):

@@ -92,11 +92,6 @@ def test_splits_of_other_names(manifest, load):
     assert samples.info.split == "val"
     assert samples.info.notes == ("split val are the rows of data.csv whose split is 'validation'",)
     assert load("data.csv", split="train").names == ("a.png",)
-    manifest("path,label,split\na.png,sick,dev\nb.png,sick,validation\n")
-    with pytest.raises(
-        DataError, match=r"data.csv: in its column split dev, validation may all mean the split val: call the"
-    ):
-        load("data.csv", split="val")
 
 
 def test_a_split_in_letters_of_either_case_is_one(manifest, load):
@@ -106,13 +101,14 @@ def test_a_split_in_letters_of_either_case_is_one(manifest, load):
     assert samples.info.notes == ("split test are the rows of data.csv whose split is 'TEST' or 'Test' or 'test'",)
 
 
-def test_two_words_for_a_split_are_never_one_of_them_alone(manifest, load):
-    manifest("path,label,split\na.png,sick,test\nb.png,sick,testing\n")
+@pytest.mark.parametrize(("split", "one", "other"), [("test", "test", "testing"), ("val", "dev", "validation")])
+def test_two_words_for_a_split_are_never_one_of_them_alone(manifest, load, split, one, other):
+    manifest(f"path,label,split\na.png,sick,{one}\nb.png,sick,{other}\n")
     with pytest.raises(DataError) as caught:
-        load("data.csv", split="test")
+        load("data.csv", split=split)
     assert str(caught.value) == (
-        "data.csv: in its column split test, testing may all mean the split test: call the rows that you mean test, "
-        "and the others something else"
+        f"data.csv: in its column split {one}, {other} may all mean the split {split}: call the rows that you mean "
+        f"{split}, and the others something else"
     )
 
 
@@ -323,19 +319,10 @@ def test_an_image_is_called_by_its_path_at_its_shortest(manifest, load):
     assert load("data.csv").names == ("sub/c.png", "a.png")
 
 
-def test_links_out_of_the_folder_are_refused(manifest, load, tmp_path, save_picture):
-    outside = save_picture("secret/x.png", GREY)
-    (tmp_path / "inside").mkdir()
-    (tmp_path / "inside/x.png").symlink_to(outside)
-    manifest("path,label\nx.png,sick\n")
-    with pytest.raises(DataError, match=r"data.csv:2: 'x.png': it leaves .*a data file cannot escape its folder"):
-        load("data.csv", root="inside")
-
-
 @pytest.mark.parametrize(
     ("link", "to", "row", "mistake"),
     [
-        ("inside/folder", "secret", "folder/x.png", "it leaves "),
+        ("inside/folder", "secret", "folder/x.png", "it leaves .*: a data file cannot escape its folder; data.root "),
         ("inside/folder", "inside/own", "folder/x.png", None),
         ("inside/folder", "inside/own", "folder/../own/x.png", None),
         ("inside/own/link.png", "inside/own/x.png", "own/link.png", None),

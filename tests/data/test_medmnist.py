@@ -115,7 +115,6 @@ def test_the_download_fails(load, package, monkeypatch):
         ("medmnist:chestmnist_²", {}, "is not the name of a MedMNIST data set"),
         ("medmnist:../../etc", {}, "is not the name of a MedMNIST data set"),
         ("medmnist:", {}, "is not the name of a MedMNIST data set"),
-        ("medmnist:chestmnist", {"split": "all"}, "split 'all' does not exist; it has train, val, test"),
     ],
 )
 def test_mistakes(load, package, source, options, message):

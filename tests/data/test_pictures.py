@@ -99,12 +99,9 @@ def few_bits(levels, bits, kind):
 
 @pytest.mark.parametrize("kind", ["png", "tif"])
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_few_bits_are_the_levels_that_are_stored(load, tmp_path, bits, kind):
+def test_few_bits_are_the_levels_that_are_stored(only, load, bits, kind):
     levels = list(range(1 << bits))
-    path = tmp_path / f"scans/normal/a.{kind}"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(few_bits(levels, bits, kind))
-    samples = load("scans")
+    samples = only(f"a.{kind}", few_bits(levels, bits, kind))
     assert (samples.bits, samples.maximum) == (bits, levels[-1])
     assert samples.image(0).tolist() == [[levels]]
     assert samples.image(0).dtype == np.uint8
@@ -114,7 +111,7 @@ def test_few_bits_are_the_levels_that_are_stored(load, tmp_path, bits, kind):
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_few_bits_are_scaled_to_eight_where_the_policy_says_so(load, save_picture, tmp_path, kind):
     save_picture("scans/normal/b.png", np.array([[0, 1, 254, 255]], np.uint8))
-    (tmp_path / f"scans/normal/a.{kind}").write_bytes(few_bits([0, 1, 14, 15], 4, kind))
+    save_picture(f"scans/normal/a.{kind}", few_bits([0, 1, 14, 15], 4, kind))
     with pytest.raises(
         DataError, match=r"b.png stores 8 bits and .* 4: .*or set data.bits: 8, to which they are scaled"
     ):
@@ -172,19 +169,14 @@ def test_sixteen_bits_of_which_twelve_are_used(only):
     assert samples.image(0).tolist() == [DEEP.tolist()]
 
 
-def test_sixteen_bits_that_twelve_do_not_hold(only):
-    samples = only("a.png", DEEP + 1, bits=12)
-    with pytest.raises(
-        DataError, match=r"normal/a.png holds values from 1 to 4096; with 12 bits, 0 to 4095 are allowed"
-    ):
-        samples.image(0)
-
-
-def test_a_picture_of_ct_that_twelve_bits_do_not_hold(save_picture, load):
+@pytest.mark.parametrize("hounsfield", [None, -1024])
+def test_sixteen_bits_that_twelve_do_not_hold(save_picture, load, hounsfield):
     """What it holds and what is allowed are told in one unit: values as they are stored."""
     save_picture("scans/normal/a.png", DEEP + 1)
-    with pytest.raises(DataError, match=r"values from 1 to 4096; with 12 bits, 0 to 4095 are allowed: check data.bits"):
-        load("scans", bits=12, hounsfield=-1024).image(0)
+    samples = load("scans", bits=12, hounsfield=hounsfield)
+    message = r"normal/a.png holds values from 1 to 4096; with 12 bits, 0 to 4095 are allowed: check data.bits"
+    with pytest.raises(DataError, match=message):
+        samples.image(0)
 
 
 @pytest.mark.parametrize(("hounsfield", "how"), [(-1024, "plus 1024"), (10, "minus 10")])
@@ -198,8 +190,7 @@ def test_a_picture_of_ct_that_holds_hounsfield_units(save_picture, load, hounsfi
         load("scans", bits=12, hounsfield=hounsfield).image(0)
 
 
-def test_big_endian_tiff(only, save_picture, load, tmp_path):
-    save_picture("scans/normal/a.tif", GREY)
+def test_big_endian_tiff(only):
     pixels = DEEP.astype(">u2").tobytes()
     data = tiff(3, 2, pixels, bits=16)
     entries = [struct.unpack_from("<HHII", data, 10 + len(pixels) + 12 * index) for index in range(11)]
@@ -209,36 +200,30 @@ def test_big_endian_tiff(only, save_picture, load, tmp_path):
             struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
         )
     data = b"MM\0*" + struct.pack(">I", 8 + len(pixels)) + pixels + struct.pack(">H", 11) + directory + bytes(4)
-    (tmp_path / "scans/normal/a.tif").write_bytes(data)
-    assert load("scans").image(0).tolist() == [DEEP.tolist()]
+    assert only("a.tif", data).image(0).tolist() == [DEEP.tolist()]
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(None, 12), (11, 11)])
-def test_a_tiff_of_twelve_bits_says_so(load, tmp_path, bits, expected):
-    (tmp_path / "scans/normal").mkdir(parents=True)
-    (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, bytes([0x12, 0x34, 0x56]), bits=12))
-    samples = load("scans", bits=bits)
+def test_a_tiff_of_twelve_bits_says_so(only, bits, expected):
+    samples = only("a.tif", tiff(2, 1, bytes([0x12, 0x34, 0x56]), bits=12), bits=bits)
     assert samples.bits == expected
     assert samples.image(0).tolist() == [[[0x123, 0x456]]]
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_tiff_whose_zero_is_white_is_read_dark_to_bright(load, tmp_path, bits):
-    (tmp_path / "scans/normal").mkdir(parents=True)
+def test_a_tiff_whose_zero_is_white_is_read_dark_to_bright(only, bits):
     pixels = np.array([1, 200], f"<u{bits // 8}").tobytes()
-    (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, pixels, bits=bits, photometric=0))
-    samples = load("scans")
+    samples = only("a.tif", tiff(2, 1, pixels, bits=bits, photometric=0))
     white = (1 << bits) - 1
     assert samples.bits == bits
     assert samples.image(0).tolist() == [[[white - 1, white - 200]]]
     assert any("0 is white" in note for note in samples.info.notes) == (bits > 8)  # Pillow's own, of 8 bits
 
 
-def test_the_digest_of_what_is_inverted_depends_on_how_many_bits_it_has(load, tmp_path):
-    (tmp_path / "scans/normal").mkdir(parents=True)
+def test_the_digest_of_what_is_inverted_depends_on_how_many_bits_it_has(load, save_picture):
     for photometric, alike in ((0, False), (1, True)):
         pixels = np.array([1, 200], "<u2").tobytes()
-        (tmp_path / "scans/normal/a.tif").write_bytes(tiff(2, 1, pixels, bits=16, photometric=photometric))
+        save_picture("scans/normal/a.tif", tiff(2, 1, pixels, bits=16, photometric=photometric))
         one, other = load("scans", bits=12), load("scans", bits=16)
         assert (one.image(0) == other.image(0)).all() == alike
         assert (one.info.sha256 == other.info.sha256) == alike
@@ -308,56 +293,42 @@ def test_a_transparent_colour(only):
         only("a.png", GREY, transparency=3)
 
 
-def test_colour_of_sixteen_bits(only, tmp_path):
-    (tmp_path / "scans/normal").mkdir(parents=True)
-    (tmp_path / "b.png").write_bytes(raw_png(2, 1, b"\0" + bytes(2 * 3 * 2), bits=16, colour=2))
-    with Image.open(tmp_path / "b.png") as opened:
+def test_colour_of_sixteen_bits(only, save_picture):
+    path = save_picture("scans/normal/b.png", raw_png(2, 1, b"\0" + bytes(2 * 3 * 2), bits=16, colour=2))
+    with Image.open(path) as opened:
         assert opened.mode == "RGB"  # Pillow would go on in silence
-    (tmp_path / "b.png").rename(tmp_path / "scans/normal/b.png")
     with pytest.raises(DataError, match=r"b.png is colour with 16 bits per channel, which Pillow cuts to 8"):
         only("a.png", COLOUR)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_colour_tiff_of_sixteen_bits(load, tmp_path, planar):
+def test_colour_tiff_of_sixteen_bits(load, save_picture, planar):
     """Of separate planes, each lies in the file as a grey image, and Pillow takes the first byte of each pixel."""
-    pixels = np.full((3, 2, 4), 300, "<u2").tobytes()
-    path = tmp_path / "scans/normal/a.tif"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(tiff(4, 2, pixels, bits=16, photometric=2, samples=3, planes=1 if planar == "contig" else 3))
+    pixels, planes = np.full((3, 2, 4), 300, "<u2").tobytes(), 1 if planar == "contig" else 3
+    path = save_picture("scans/normal/a.tif", tiff(4, 2, pixels, bits=16, photometric=2, samples=3, planes=planes))
     with Image.open(path) as opened:
         assert opened.mode == "RGB"  # Pillow would go on in silence
     with pytest.raises(DataError, match=r"a.tif is colour with 16 bits per channel, which Pillow cuts to 8"):
         load("scans")
 
 
-def test_grey_tiff_of_signed_bytes(load, tmp_path):
-    path = tmp_path / "scans/normal/a.tif"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(tiff(2, 1, np.array([-1, 1], np.int8).tobytes(), sample_format=2))
+def test_grey_tiff_of_signed_bytes(load, save_picture):
+    path = save_picture("scans/normal/a.tif", tiff(2, 1, np.array([-1, 1], np.int8).tobytes(), sample_format=2))
     with Image.open(path) as opened:
         assert np.asarray(opened).tolist() == [[255, 1]]
     with pytest.raises(DataError, match=r"a.tif is grey of signed 8 bits, which Pillow reads as unsigned"):
         load("scans")
 
 
-def test_grey_tiff_of_signed_values_that_are_none_below_zero(load, tmp_path):
-    path = tmp_path / "scans/normal/a.tif"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(tiff(2, 1, np.array([0, 300], "<i2").tobytes(), bits=16, sample_format=2))
-    assert load("scans").image(0).tolist() == [[[0, 300]]]
+def test_grey_tiff_of_signed_values_that_are_none_below_zero(only):
+    pixels = np.array([0, 300], "<i2").tobytes()
+    assert only("a.tif", tiff(2, 1, pixels, bits=16, sample_format=2)).image(0).tolist() == [[[0, 300]]]
 
 
-def test_frames(only):
-    frames = [Image.fromarray(GREY), Image.fromarray(GREY)]
-    with pytest.raises(DataError, match=r"a.tif holds several frames"):
-        only("a.tif", frames[0], save_all=True, append_images=frames[1:])
-
-
-def test_an_animated_png(only):
-    frames = [Image.fromarray(GREY), Image.fromarray(GREY + 1)]
-    with pytest.raises(DataError, match=r"a.png holds several frames"):
-        only("a.png", frames[0], save_all=True, append_images=frames[1:])
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_frames(only, name):
+    with pytest.raises(DataError, match=rf"{name} holds several frames"):
+        only(name, Image.fromarray(GREY), save_all=True, append_images=[Image.fromarray(GREY + 1)])
 
 
 def test_channels_that_differ(only, save_picture):

@@ -42,7 +42,7 @@ def test_the_project_s_own_tests_run_beside_if_paths_are_named(pytester, project
     pytester.runpytest("--robustcheck", "passing.yaml", ".", *plain_or_worker).assert_outcomes(passed=5)
 
 
-def test_collect_only_lists_gates_and_touches_nobrightness_report(pytester, project):
+def test_collect_only_lists_gates_and_touches_no_report(pytester, project):
     pytester.runpytest("--robustcheck", "policy.yaml")
     before = (project / "robustcheck-report" / "report.json").read_text()
     result = pytester.runpytest("--robustcheck", "policy.yaml", "--collect-only", "-q")

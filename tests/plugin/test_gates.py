@@ -420,7 +420,7 @@ def test_gates_that_were_deselected_or_skipped_were_not_kept_from_running(pytest
 @pytest.mark.parametrize(
     "option", ["--help", "--markers", "--fixtures", "--fixtures-per-test", "--setup-only", "--setup-plan"]
 )
-def test_asking_pytest_about_itself_touches_nobrightness_report(pytester, project, option):
+def test_asking_pytest_about_itself_touches_no_report(pytester, project, option):
     pytester.makeini("[pytest]\nrobustcheck = passing.yaml\n")
     pytester.runpytest()
     before = sorted(path.name for path in (project / "robustcheck-report").iterdir())
