@@ -42,7 +42,7 @@ class PolicyError(RobustcheckError):
     """The policy cannot be used; carries every mistake that was found, in file order."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: (problem.file, problem.line or 0)))
+        self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -77,11 +77,7 @@ _SPELT = str.maketrans({"ε": "eps", "∞": "inf", "─": "-", "≥": ">=", "≤
 def as_output(text: str) -> str:
     """A text as the process's output can show it: what its encoding lacks is spelt out, or escaped."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return "".join(_spelt(letter, encoding) for letter in text)
-    return text
+    return "".join(_spelt(letter, encoding) for letter in text)
 
 
 def _spelt(letter: str, encoding: str) -> str:

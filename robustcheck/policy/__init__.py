@@ -27,15 +27,13 @@ from robustcheck.policy.query_specs import (
     RaySSpec,
     SquareSpec,
 )
-from robustcheck.policy.schema import DataSpec, DecisionSpec, PolicyFile
+from robustcheck.policy.schema import DataSpec, DecisionSpec
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.transfer_spec import SurrogatesEntry, SurrogateSpec, TrainSpec, TransferSpec
 from robustcheck.policy.viewing_spec import ConditionsSpec
-from robustcheck.results import METRICS
 
 __all__ = [
     "ATTACKS",
-    "METRICS",
     "SPLITS",
     "APGDSpec",
     "AttackSpec",
@@ -56,7 +54,6 @@ __all__ = [
     "PartialInformationSpec",
     "PatchSpec",
     "Policy",
-    "PolicyFile",
     "PreprocessSpec",
     "Quantity",
     "RP2Spec",

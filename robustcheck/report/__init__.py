@@ -11,19 +11,7 @@ HTML template shows. Reports are functions of results and of the counterexample 
 torch.
 """
 
-from robustcheck.report.gate import gate_text
 from robustcheck.report.loading import read_report
-from robustcheck.report.output import outputs
-from robustcheck.report.summary import render, summary_line, summary_table
 from robustcheck.report.writing import render_reports, write_reports
 
-__all__ = [
-    "gate_text",
-    "outputs",
-    "read_report",
-    "render",
-    "render_reports",
-    "summary_line",
-    "summary_table",
-    "write_reports",
-]
+__all__ = ["read_report", "render_reports", "write_reports"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustcheck.report.text import bound_of, measured_value, number, one_line, support
+from robustcheck.report.text import bound_of, measured_value, one_line, support
 from robustcheck.results import GateResult, Metric
 
 WIDTH, HEIGHT = 640, 330
@@ -117,9 +117,8 @@ def gate_point(x: float, gate: GateResult, accuracy: Metric, words: str) -> Poin
 def accuracy_words(gate: GateResult, accuracy: Metric, where: str = "") -> str:
     """`0.610 (305 of 500; 95 % interval 0.566 to 0.653), required >= 0.7`, with `where` after the value."""
     requirement = next((item for item in gate.requirements if item.metric == "accuracy"), None)
-    shown = measured_value(requirement, accuracy) if requirement else number(accuracy.value)
     required = f", required {one_line(requirement.bound)}" if requirement else ""
-    return f"{shown}{where} ({support(accuracy, requirement)}){required}"
+    return f"{measured_value(accuracy, requirement)}{where} ({support(accuracy, requirement)}){required}"
 
 
 def ticks(places: Iterable[tuple[float, str]]) -> tuple[Tick, ...]:

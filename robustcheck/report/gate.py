@@ -56,7 +56,7 @@ def requirement_sentence(requirement: Requirement, metric: Metric, *, undecided:
     name, bound = one_line(requirement.metric), one_line(requirement.bound)
     if number(metric.value) == "undefined":
         return f"{name} is undefined on these samples, so the required {bound} cannot be judged"
-    value = measured_value(requirement, metric)
+    value = measured_value(metric, requirement)
     if undecided or requirement.met is None:
         if not (ends := interval(metric, requirement)):
             return f"{name} {value} has no interval that could decide the required {bound} ({support_count(metric)})"
@@ -142,7 +142,7 @@ def _requirement_lines(gate: GateResult) -> list[str]:
     rows: list[tuple[str, str, str]] = []
     for requirement in gate.requirements:
         metric = metric_of(gate, requirement)
-        measured = f"{measured_value(requirement, metric)} ({support(metric, requirement)})"
+        measured = f"{measured_value(metric, requirement)} ({support(metric, requirement)})"
         required = f"{one_line(requirement.metric)} {one_line(requirement.bound)}"
         rows.append((required, measured, requirement_state(gate, requirement)))
     return _aligned([("required", "measured", ""), *rows]) if rows else []

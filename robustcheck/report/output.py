@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from robustcheck.errors import ReportError
-from robustcheck.report.writing import render_reports, write_json, write_whole
+from robustcheck.report.writing import on_disk, render_reports, write_json, write_whole
 from robustcheck.results import AuditReport
 from robustcheck.results.agreed import COUNTEREXAMPLES
 from robustcheck.words import distinct
@@ -53,11 +53,9 @@ class Output:
                 names of reports that are not robustcheck's.
         """
         self.folder = folder.absolute()  # a candidate's code may change the working directory
-        try:
+        with on_disk(f"cannot write reports to {folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
-        except OSError as error:
-            raise ReportError(f"cannot write reports to {folder}: {error.strerror or error}") from None
         self._lock = _lock_of(self.scratch)
         try:
             _refuse_if_in_use(self.folder, excepted=self.scratch)
@@ -76,13 +74,11 @@ class Output:
         """
         written = write_json(report, self.folder)
         made, place = self.scratch / COUNTEREXAMPLES, self.folder / COUNTEREXAMPLES
-        try:
+        with on_disk(f"cannot move counterexamples to {place}"):
             if place.exists():  # made by someone else while this run went on
                 place.replace(Path(tempfile.mkdtemp(prefix=f"{COUNTEREXAMPLES}-of-others-", dir=self.folder)))
             if made.exists():
                 made.replace(place)
-        except OSError as error:
-            raise ReportError(f"cannot move counterexamples to {place}: {error.strerror or error}") from None
         return [written, *render_reports(report, self.folder, images=self.folder)]
 
     def discard(self) -> None:
@@ -183,10 +179,8 @@ def _note_several(folder: Path, names: Sequence[str]) -> None:
     if names:
         write_whole(note, json.dumps(names) + "\n")
         return
-    try:
+    with on_disk(f"cannot remove {note}"):
         note.unlink(missing_ok=True)
-    except OSError as error:
-        raise ReportError(f"cannot remove {note}: {error.strerror or error}") from None
 
 
 def _is_emptied(folder: Path) -> bool:
@@ -262,13 +256,11 @@ def _is_held(scratch: Path) -> bool:
 
 
 def _remove_reports(folder: Path) -> None:
-    try:
+    with on_disk(f"cannot remove earlier reports in {folder}"):
         if (folder / COUNTEREXAMPLES).exists():
             shutil.rmtree(folder / COUNTEREXAMPLES)
         for name in _PUBLISHED[1:]:
             (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise ReportError(f"cannot remove earlier reports in {folder}: {error.strerror or error}") from None
 
 
 def _marked(path: Path) -> bool:

@@ -149,18 +149,17 @@ def _pair(album: Album, outcome: Outcome) -> tuple[str, Stored, Stored] | None:
     return path, clean, attacked
 
 
-def read_stored(folder: Path, name: str, most_values: int | None = None) -> Stored | None:
+def read_stored(folder: Path, name: str, most_values: int) -> Stored | None:
     """A stored image in the folder; None if it is not there, not inside, too large, or not an image.
 
     Args:
         folder: the report's.
         name: the file's, relative to it.
-        most_values: the most that it may have; None: as many as are worth a picture in a report.
+        most_values: the most that it may have.
     """
     # A compressed picture of noise is a little larger than its values of two bytes each.
-    most = MOST_BYTES if most_values is None else 3 * most_values + _LEAST_BYTES
-    content = content_of(folder, name, most)
-    return None if content is None else _decoded(content, MOST_PIXELS if most_values is None else most_values)
+    content = content_of(folder, name, 3 * most_values + _LEAST_BYTES)
+    return None if content is None else _decoded(content, most_values)
 
 
 def content_of(folder: Path, name: str, most: int) -> bytes | None:

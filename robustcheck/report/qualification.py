@@ -10,10 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from robustcheck.errors import ReportError
 from robustcheck.report.html import templates
 from robustcheck.report.text import date_text
-from robustcheck.report.writing import write_whole
+from robustcheck.report.writing import on_disk, write_whole
 from robustcheck.results.qualification import Qualification
 from robustcheck.words import plural, visible
 
@@ -26,11 +25,9 @@ def remove_earlier_qualification(folder: Path) -> None:
     Raises:
         ReportError: it cannot be removed.
     """
-    try:
-        for name in FILES:
+    for name in FILES:
+        with on_disk(f"cannot remove {folder / name}"):
             (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise ReportError(f"cannot remove {folder / name}: {error.strerror or error}") from None
 
 
 def write_qualification(qualification: Qualification, folder: Path) -> list[Path]:

@@ -157,7 +157,7 @@ def _rows(gate: GateResult) -> Iterator[list[Words]]:
 def _measured_cell(gate: GateResult, requirement: Requirement) -> Words:
     """A value, and its interval behind it or below it."""
     metric = metric_of(gate, requirement)
-    value, ends = measured_value(requirement, metric), interval(metric, requirement)
+    value, ends = measured_value(metric, requirement), interval(metric, requirement)
     if not ends:
         return whole(value)
     low, high = ends.split(" to ")

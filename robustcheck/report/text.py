@@ -101,16 +101,16 @@ def bound_of(requirement: Requirement) -> tuple[str, float] | None:
         return None
 
 
-def measured_value(requirement: Requirement, metric: Metric) -> str:
-    """The value with as many digits, from three, as show on which side of its bound it lies.
+def measured_value(metric: Metric, requirement: Requirement | None) -> str:
+    """The value with as many digits, from three, as show on which side of what is required it lies.
 
     Rounded to three digits, 0.6996 would read as meeting `>= 0.7`.
     """
-    return _number_beside(bound_of(requirement), metric.value)
+    return _number_beside(requirement, metric.value)
 
 
-def _number_beside(bound: tuple[str, float] | None, value: float | None) -> str:
-    """A number with as many digits, from three, as show on which side of a bound it lies."""
+def _number_beside(requirement: Requirement | None, value: float | None) -> str:
+    bound = None if requirement is None else bound_of(requirement)
     if bound is None or value is None or not math.isfinite(value):
         return number(value)
 
@@ -126,8 +126,7 @@ def interval(metric: Metric, requirement: Requirement | None = None) -> str:
     """`0.566 to 0.653`, or nothing where no interval is known; its ends, too, show their side of what is required."""
     if metric.low is None or metric.high is None:
         return ""
-    bound = None if requirement is None else bound_of(requirement)
-    return f"{_number_beside(bound, metric.low)} to {_number_beside(bound, metric.high)}"
+    return f"{_number_beside(requirement, metric.low)} to {_number_beside(requirement, metric.high)}"
 
 
 def support_count(metric: Metric) -> str:

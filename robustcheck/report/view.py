@@ -242,7 +242,7 @@ def _requirements(gate: GateResult) -> tuple[RequirementView, ...]:
         RequirementView(
             metric=requirement.metric,
             bound=requirement.bound,
-            value=measured_value(requirement, metric_of(gate, requirement)),
+            value=measured_value(metric_of(gate, requirement), requirement),
             interval=interval(metric_of(gate, requirement), requirement),
             state=requirement_state(gate, requirement),
         )
@@ -256,7 +256,7 @@ def _metrics(gate: GateResult) -> tuple[MetricView, ...]:
         MetricView(
             name=name,
             meaning=meaning_of(name, None if gate.threat is None else gate.threat.finding),
-            value=measured_value(required[name], metric) if name in required else number(metric.value),
+            value=measured_value(metric, required.get(name)),
             interval=interval(metric, required.get(name)) or "not computed",
             count=support_count(metric),
             required=required[name].bound if name in required else "",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def rendered(report: AuditReport, *, images: Path, beside: bool) -> dict[str, st
     return {"junit.xml": junit_xml(report), "report.html": html(report, images, beside=beside)}
 
 
+@contextmanager
+def on_disk(failure: str) -> Iterator[None]:
+    """Turn whatever the disk refuses into a `ReportError` that says what failed, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise ReportError(f"{failure}: {error.strerror or error}") from None
+
+
 def write_whole(path: Path, text: str) -> Path:
     """Write a text, with its folder.
 
@@ -67,10 +77,8 @@ def _write(path: Path, pieces: Iterable[bytes]) -> Path:
     Raises:
         ReportError: they cannot be written.
     """
-    try:
+    with on_disk(f"{path}: cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part, part.open("xb") as file:
             file.writelines(pieces)
-    except OSError as error:
-        raise ReportError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path

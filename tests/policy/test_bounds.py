@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from robustcheck.policy import METRICS, Bound
+from robustcheck.policy import Bound
+from robustcheck.results import METRICS
 
 SHARES = st.floats(0, 1)
 

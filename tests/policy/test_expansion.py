@@ -11,8 +11,9 @@ from policy_example import EXAMPLE, document
 
 from robustcheck import load_policy
 from robustcheck.errors import PolicyError
-from robustcheck.policy import METRICS, PGDSpec, PreprocessSpec, Quantity
+from robustcheck.policy import PGDSpec, PreprocessSpec, Quantity
 from robustcheck.policy.bounds import LOWER_IS_BETTER, NEEDS_ATTACK, NEEDS_CONTROLS, NEEDS_PREVALENCE
+from robustcheck.results import METRICS
 
 
 def test_a_policy_becomes_gates(write):

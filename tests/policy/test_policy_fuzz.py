@@ -12,7 +12,8 @@ from policy_example import document
 
 from robustcheck import load_policy
 from robustcheck.errors import PolicyError
-from robustcheck.policy import DataSpec, ModelSpec, PolicyFile, PreprocessSpec
+from robustcheck.policy import DataSpec, ModelSpec, PreprocessSpec
+from robustcheck.policy.schema import PolicyFile
 
 KEYS = st.sampled_from(
     [

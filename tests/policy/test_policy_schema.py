@@ -15,8 +15,9 @@ from policy_example import EXAMPLE, document
 
 from robustcheck import load_policy
 from robustcheck.errors import PolicyError
-from robustcheck.policy import ATTACKS, METRICS
+from robustcheck.policy import ATTACKS
 from robustcheck.policy.schema import json_schema
+from robustcheck.results import METRICS
 
 MISTAKES = Path(__file__).with_name("mistakes")
 SCHEMA = json_schema()

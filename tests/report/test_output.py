@@ -12,8 +12,7 @@ from filelock import FileLock
 from report_builder import mixed
 
 from robustcheck.errors import ReportError
-from robustcheck.report import outputs
-from robustcheck.report.output import Output, try_to_remove_earlier
+from robustcheck.report.output import Output, outputs, try_to_remove_earlier
 from robustcheck.report.writing import render_reports
 
 REPORTS = ["junit.xml", "report.html", "report.json"]

@@ -229,7 +229,8 @@ class Refuse:
             raise ImportError(f"reports need {sorted(ALLOWED)} only, not {name}")
 
 sys.meta_path.insert(0, Refuse())
-from robustcheck.report import read_report, render, summary_table, write_reports
+from robustcheck.report import read_report, write_reports
+from robustcheck.report.summary import render, summary_table
 
 report = read_report(Path(sys.argv[1]))
 write_reports(report, Path(sys.argv[2]))

@@ -12,7 +12,7 @@ from PIL import Image
 from report_builder import save
 
 from robustcheck.report import pictures
-from robustcheck.report.pictures import read_stored
+from robustcheck.report.pictures import Album, read_stored
 
 SQUARE = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
 
@@ -26,8 +26,13 @@ def folder(tmp_path):
     return inside
 
 
+def shown(folder, name):
+    """A file as a page would show it."""
+    return Album(folder, bits=8, room=1).read(name)
+
+
 def test_a_picture_inside_is_read(folder):
-    assert np.array_equal(read_stored(folder, "counterexamples/g/1.png"), SQUARE)
+    assert np.array_equal(shown(folder, "counterexamples/g/1.png"), SQUARE)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +56,12 @@ def test_a_picture_inside_is_read(folder):
     ],
 )
 def test_nothing_else_is_read(folder, name):
-    assert read_stored(folder, name) is None
+    assert shown(folder, name) is None
 
 
 def test_an_absolute_path_is_not_read_even_inside(folder, tmp_path):
-    assert read_stored(folder, str(tmp_path / "secret.png")) is None
-    assert read_stored(folder, str(folder / "counterexamples/g/1.png")) is None
+    assert shown(folder, str(tmp_path / "secret.png")) is None
+    assert shown(folder, str(folder / "counterexamples/g/1.png")) is None
 
 
 @pytest.mark.parametrize("name", ["link.png", "linked/secret.png", "inner.png"])
@@ -65,27 +70,32 @@ def test_a_link_is_followed_only_inside(folder, tmp_path, name):
     (folder / "linked").symlink_to(tmp_path, target_is_directory=True)
     (folder / "inner.png").symlink_to(folder / "counterexamples/g/1.png")
 
-    assert (read_stored(folder, name) is not None) == (name == "inner.png")
+    assert (shown(folder, name) is not None) == (name == "inner.png")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_does_not_hang_it(folder):
     os.mkfifo(folder / "pipe.png")
 
-    assert read_stored(folder, "pipe.png") is None
+    assert shown(folder, "pipe.png") is None
 
 
 def test_a_folder_that_is_not_there_has_no_pictures(tmp_path):
-    assert read_stored(tmp_path / "nowhere", "1.png") is None
+    assert shown(tmp_path / "nowhere", "1.png") is None
 
 
 def test_a_large_file_is_not_decoded(folder, monkeypatch):
     path = folder / "counterexamples/g/1.png"
     monkeypatch.setattr(pictures, "MOST_BYTES", path.stat().st_size)
-    assert read_stored(folder, "counterexamples/g/1.png") is not None
+    assert shown(folder, "counterexamples/g/1.png") is not None
 
     path.write_bytes(path.read_bytes() + b"x")
-    assert read_stored(folder, "counterexamples/g/1.png") is None
+    assert shown(folder, "counterexamples/g/1.png") is None
+
+
+def test_an_image_of_more_values_than_its_sample_has_is_not_read(folder):
+    assert np.array_equal(read_stored(folder, "counterexamples/g/1.png", SQUARE.size), SQUARE)
+    assert read_stored(folder, "counterexamples/g/1.png", SQUARE.size - 1) is None
 
 
 def png(width: int, height: int) -> bytes:
@@ -106,14 +116,14 @@ def test_a_png_that_claims_a_huge_size_is_never_opened(folder, monkeypatch, widt
     (folder / "bomb.png").write_bytes(png(width, height))
     monkeypatch.setattr(Image, "open", lambda *_args, **_kinds: pytest.fail("it was opened"))
 
-    assert read_stored(folder, "bomb.png") is None
+    assert shown(folder, "bomb.png") is None
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "1", "LA"])
 def test_kinds_of_png_that_the_evaluation_does_not_write_are_refused(folder, mode):
     Image.new(mode, (4, 4)).save(folder / "kind.png")
 
-    assert read_stored(folder, "kind.png") is None
+    assert shown(folder, "kind.png") is None
 
 
 @pytest.mark.parametrize(
@@ -130,13 +140,13 @@ def test_kinds_of_png_that_the_evaluation_does_not_write_are_refused(folder, mod
 def test_arrays_that_are_no_stored_image_are_refused(folder, array):
     np.save(folder / "a.npy", array, allow_pickle=False)
 
-    assert read_stored(folder, "a.npy") is None
+    assert shown(folder, "a.npy") is None
 
 
 def test_an_array_of_objects_is_not_unpickled(folder):
     np.save(folder / "a.npy", np.array([[[print]]], dtype=object), allow_pickle=True)
 
-    assert read_stored(folder, "a.npy") is None
+    assert shown(folder, "a.npy") is None
 
 
 @pytest.mark.parametrize("shape", [(3, 4096, 4096), (3, 10**9, 10**9), (3, -4, -4)])
@@ -144,7 +154,7 @@ def test_an_array_that_claims_more_than_it_holds_is_refused(folder, shape):
     header = f"{{'descr': '<u2', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     (folder / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64))
 
-    assert read_stored(folder, "a.npy") is None
+    assert shown(folder, "a.npy") is None
 
 
 @given(where=st.integers(0, 200), value=st.integers(0, 255), end=st.integers(0, 200))
@@ -155,5 +165,5 @@ def test_no_damage_to_a_file_is_an_exception(tmp_path_factory, where, value, end
         content = bytearray((folder / name).read_bytes())
         content[where % len(content)] = value
         (folder / name).write_bytes(content[: len(content) - end if end % 3 == 0 else None])
-        read = read_stored(folder, name)
+        read = shown(folder, name)
         assert read is None or read.ndim == 3

@@ -26,9 +26,8 @@ from report_builder import (
     transferred,
 )
 
-from robustcheck.report import gate_text, render, summary_line, summary_table
-from robustcheck.report.gate import verdict_sentence
-from robustcheck.report.summary import warnings_text
+from robustcheck.report.gate import gate_text, verdict_sentence
+from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
 from robustcheck.report.text import measured_value, moment, name_pieces, one_line, seconds, status_text
 from robustcheck.report.threat import threat_text
 from robustcheck.report.view import report_view
@@ -102,7 +101,7 @@ def test_only_requirements_that_are_not_met_are_named_in_a_failure():
 def test_rounding_never_moves_a_value_across_its_bound(value, bound, shown):
     requirement = Requirement(metric="accuracy", bound=bound, met=False)
 
-    assert measured_value(requirement, Metric(value=value, samples=1)) == shown
+    assert measured_value(Metric(value=value, samples=1), requirement) == shown
 
 
 def test_the_text_holds_thresholds_threat_cost_findings_and_files():
