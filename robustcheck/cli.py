@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -75,10 +76,11 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     try:
         loaded = _load(policy)
     except PolicyError:
-        if output.exists() and policy.exists():  # otherwise it is a typing slip, which must not cost a report
-            from robustcheck.report.output import try_to_remove_earlier
+        with suppress(OSError):  # a name may be longer than any that a file has
+            if output.exists() and policy.exists():  # otherwise it is a typing slip, which must not cost a report
+                from robustcheck.report.output import try_to_remove_earlier
 
-            try_to_remove_earlier(output, [policy])
+                try_to_remove_earlier(output, [policy])
         raise
     from robustcheck.report.output import outputs
 

@@ -95,7 +95,7 @@ def _remove_earlier(config: pytest.Config, options: argparse.Namespace) -> None:
     from robustcheck.gate_hooks import writes_reports
 
     # A path at which there is nothing is a typing slip, which must not cost a report.
-    if folder.exists() and all(path.exists() for path in paths) and writes_reports(config, options):
+    if all(map(_is_there, [folder, *paths])) and writes_reports(config, options):
         from robustcheck.report.output import try_to_remove_earlier
 
         try_to_remove_earlier(folder, list(paths))
@@ -154,13 +154,21 @@ def _files(arguments: Sequence[str], start: Path) -> set[Path]:
     return {(start / argument.partition("::")[0].partition("[")[0]).resolve() for argument in arguments}
 
 
+def _is_there(path: Path) -> bool:
+    """Whether something is at a path; nothing is where its name is longer than any that a file has."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _refuse_gates(named: Sequence[str], start: Path) -> None:
     """Raise a usage error where the option names a gate, `policy.yaml::sticker`: the option is for policies."""
     for text in named:
         policy, gate = text.partition("::")[::2]
-        if gate and not (start / text).exists():
+        if gate and not _is_there(start / text):
             # An ini file's options start at its folder, pytest's arguments where pytest was started.
-            here = (start / policy).exists()
+            here = _is_there(start / policy)
             told = f"; to run this gate alone: --robustcheck {shlex.quote(policy)} {shlex.quote(text)}" if here else ""
             raise pytest.UsageError(f"--robustcheck {text}: names a gate, but takes a policy{told}")
 
@@ -171,7 +179,7 @@ def _refuse_policies_among(paths: Collection[Path]) -> None:
     With `--robustcheck policies/*.yaml` the shell gives the first of them to the option, and the others to pytest.
     """
     for path in sorted(paths):
-        if path.suffix in (".yaml", ".yml") and path.is_file():
+        if path.suffix in (".yaml", ".yml") and _is_there(path) and path.is_file():
             with path.open("rb") as file:
                 beginning = file.read(_BEGINNING)
             if re.search(rb"^robustcheck\s*:", beginning, flags=re.MULTILINE):

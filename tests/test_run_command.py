@@ -187,9 +187,10 @@ def test_a_policy_with_mistakes_takes_an_earlier_green_report_away(project):
     assert list((project / "robustcheck-report").iterdir()) == []
 
 
-def test_a_path_at_which_there_is_no_policy_costs_no_report(project):
+@pytest.mark.parametrize("name", ["polcy.yaml", "p" * 300])
+def test_a_path_at_which_there_is_no_policy_costs_no_report(project, name):
     assert _run(project, CLEAN).exit_code == 0
-    assert CliRunner().invoke(main, ["run", "polcy.yaml"], catch_exceptions=False).exit_code == 2
+    assert CliRunner().invoke(main, ["run", name], catch_exceptions=False).exit_code == 2
     assert _report(project)["verdict"] == "pass"
 
 

@@ -14,7 +14,7 @@ from robustcheck.policy import gate_checks, model_checks
 from robustcheck.policy.bounds import NEEDS_CONTROLS, NO_ANYTIME_INTERVAL
 from robustcheck.policy.fields import as_list
 from robustcheck.policy.gate_checks import NO_CT, may_stop
-from robustcheck.policy.model_checks import CALLABLE, not_there
+from robustcheck.policy.model_checks import CALLABLE, is_folder, not_there
 from robustcheck.policy.model_spec import AND, MOST_FINDINGS, NO_FINDING_NAME, ModelSpec
 from robustcheck.policy.sections import Faults, is_name, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.tree import KeyPath, Mistake, show
@@ -186,7 +186,7 @@ def _one_label_each(data: dict[str, Any], source: str, folder: Path) -> str | No
     """Why a source that is there holds no findings."""
     if section(data, "model").get("task") != "multilabel":
         return None
-    if not source.startswith("phantom:") and (":" in source or not (folder / source).is_dir()):
+    if not source.startswith("phantom:") and (":" in source or not is_folder(folder / source)):
         return None
     return f"found {shown(source)}, which has one label per image; a multilabel task takes {FINDINGS_FROM}"
 
@@ -205,6 +205,6 @@ def _source(source: str, folder: Path) -> str | None:
     if (kind == "medmnist" and colon) or (CALLABLE.fullmatch(source) and suffix not in (".npz", ".csv")):
         return None
     reason = not_there(source, folder, {".npz", ".csv", ""})
-    if reason is None and suffix not in (".npz", ".csv") and not (folder / source).is_dir():
+    if reason is None and suffix not in (".npz", ".csv") and not is_folder(folder / source):
         return f"found {shown(source)}; give a .npz, a .csv (path,label) or a folder of classes"
     return reason

@@ -10,6 +10,7 @@ from robustcheck.policy import patch_checks, query_checks, requirement_checks, t
 from robustcheck.policy.attack_specs import ATTACKS, LINF_ONLY, NO_EPSILON
 from robustcheck.policy.fields import is_whole
 from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
+from robustcheck.policy.model_checks import is_folder
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
 from robustcheck.policy.query_specs import NoiseSpec, SquareSpec
@@ -76,7 +77,7 @@ def _no_ct(data: dict[str, Any], folder: Path) -> str | None:
     source = data.get("source")
     if not isinstance(source, str) or not source or "hounsfield" in data:
         return None
-    if Path(source).suffix.lower() == ".csv" or (folder / source).is_dir():
+    if Path(source).suffix.lower() == ".csv" or is_folder(folder / source):
         return None
     return f"{shown(source)} holds no CT" + ("" if source.startswith(NO_CT) else f"; {SAY_HOUNSFIELD}")
 

@@ -186,6 +186,14 @@ def not_there(name: str, folder: Path, endings: Collection[str], *, file: bool =
     return None
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, as far as can be seen: a name may be too long, or lie where nobody may look."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def _hint(name: str, folder: Path, endings: Collection[str]) -> str:
     if name[0] in "~$":
         return "; ~ and $NAME are not expanded"

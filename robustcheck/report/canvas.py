@@ -6,7 +6,7 @@ Coordinates are those of an SVG picture. A report from elsewhere may contain NaN
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -65,27 +65,19 @@ class Plot:
     top: ClassVar[int] = TOP
     bottom: ClassVar[int] = HEIGHT - BOTTOM
     x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    clean: Point | None
+    clean: Point | None = None
     series: tuple[Series, ...]
-    words: str  # all of it, for those who cannot see it
 
+    @property
+    def y_ticks(self) -> tuple[Tick, ...]:
+        """Those of accuracy."""
+        return tuple(Tick(at=place_y(tenth / 10), label=f"{tenth / 10:.1f}") for tenth in range(0, 11, 2))
 
-def sheet(
-    *, heading: str, axis: str, x_ticks: tuple[Tick, ...], series: Sequence[Series], clean: Point | None = None
-) -> Plot:
-    """A plot of accuracy, on the sheet that all of them are drawn on."""
-    told = [clean.words] if clean else []
-    told += [point.words for one in series for point in one.points]
-    return Plot(
-        heading=heading,
-        axis=axis,
-        x_ticks=x_ticks,
-        y_ticks=tuple(Tick(at=place_y(tenth / 10), label=f"{tenth / 10:.1f}") for tenth in range(0, 11, 2)),
-        clean=clean,
-        series=tuple(series),
-        words=". ".join(told) + ".",
-    )
+    @property
+    def words(self) -> str:
+        """All of it, for those who cannot see it."""
+        points = [*([self.clean] if self.clean else []), *(point for one in self.series for point in one.points)]
+        return ". ".join(point.words for point in points) + "."
 
 
 def style_of(index: int) -> int:

@@ -21,7 +21,6 @@ from robustcheck.report.canvas import (
     gate_point,
     place_x,
     place_y,
-    sheet,
     style_of,
     ticks,
 )
@@ -62,11 +61,11 @@ def _plot(norm: str, gates: Sequence[_Measured], unattacked: GateResult | None) 
     largest = max(measured.ball.share for measured in gates)
     clean = _clean_point(unattacked) if unattacked else None
     name = norm_text(norm)
-    return sheet(
+    return Plot(
         heading=f"Accuracy against ε ({name})",
         axis=f"ε ({name}), share of the pixel range",
         x_ticks=_x_ticks(gates, largest),
-        series=[_series(name, index, group, largest, clean) for index, (name, group) in enumerate(_named(gates))],
+        series=tuple(_series(name, index, group, largest, clean) for index, (name, group) in enumerate(_named(gates))),
         clean=clean,
     )
 

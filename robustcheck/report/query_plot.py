@@ -18,7 +18,6 @@ from robustcheck.report.canvas import (
     gate_point,
     place_x,
     place_y,
-    sheet,
     style_of,
     ticks,
 )
@@ -47,11 +46,11 @@ def query_plot(report: AuditReport) -> Plot | None:
         return None
     limits = {one.curve.limit for one in asked}
     largest = max(2, *limits)  # an axis from 1 to 1 has no length
-    return sheet(
+    return Plot(
         heading="Accuracy against queries",
         axis="queries a sample, on a logarithmic scale",
         x_ticks=_x_ticks(limits, largest),
-        series=[_series(one, index, largest) for index, one in enumerate(asked)],
+        series=tuple(_series(one, index, largest) for index, one in enumerate(asked)),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from building import brightness_report
 
 NAMES = ["clean", "fgsm", "pgd[1/255]", "pgd[4/255]"]
+LONG = "p" * 300  # longer than the name of any file
 
 
 def test_a_gate_can_be_named(pytester, project, plain_or_worker):
@@ -169,6 +170,14 @@ def test_a_mistyped_folder_is_pytest_s_own_mistake(pytester, project):
     result = pytester.runpytest("--robustcheck", "passing.yaml", "tets")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: file or directory not found: tets"])
+
+
+@pytest.mark.parametrize("arguments", [("--robustcheck", LONG), ("--robustcheck", f"{LONG}::clean"), (f"{LONG}.yaml",)])
+def test_a_name_that_is_longer_than_any_is_a_usage_error(pytester, project, arguments):
+    result = pytester.runpytest(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert LONG in result.stderr.str()
+    assert not (project / "robustcheck-report").exists()
 
 
 def test_a_policy_outside_the_root_folder_reports_as_any_other(pytester, project, plain_or_two):

@@ -180,6 +180,12 @@ def test_names_that_name_no_policy(write, name):
     assert "\n" not in said_about(name)
 
 
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_a_source_that_is_longer_than_any_name_is_a_sentence(write, task):
+    said = said_about(write(EXAMPLE.replace("samples.npz", "x" * 300).replace("multiclass", task)))
+    assert f"data.source: '{'x' * 60}…' cannot be read: " in said
+
+
 def test_a_home_is_not_filled_in(folder):
     assert said_about("~/policy.yaml").endswith("~ is not expanded here, write the whole path")
 
