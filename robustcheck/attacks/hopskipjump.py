@@ -122,15 +122,12 @@ class HopSkipJump(QueryAttack):
     # --- one image at a time ---
 
     def _single(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        images, phase = self._between(state, clean, ball), state["phase"]
+        images, phase = self._at(self._middle(state, clean, ball), state, clean, ball), state["phase"]
         if (stepping := phase == _STEPPING).any():
             images = torch.where(per_row(stepping), self._ahead(state, ball), images)
         if (trying := (phase == _LONGER) | (phase == _SHORTER)).any():
             images = torch.where(per_row(trying), self._other_length(state, clean, ball), images)
         return images
-
-    def _between(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
-        return self._at(self._middle(state, clean, ball), state, clean, ball)
 
     def _middle(self, state: State, clean: torch.Tensor, ball: Ball) -> torch.Tensor:
         """Where (N,) a binary search asks next, as a share of the distance."""

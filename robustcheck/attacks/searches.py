@@ -47,7 +47,8 @@ MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.
 NES_SIGMA = 1e-3  # of the full range
 NOISE_IMAGES_PER_TURN = 64  # queries of a sample in one turn
 
-Searches = tuple[GradientAttack | QueryAttack, ...]
+_Search = GradientAttack | QueryAttack
+Searches = tuple[_Search, ...]
 
 _SHORT: dict[Loss, str] = {"cross_entropy": "ce", "margin": "margin", "dlr": "dlr"}
 
@@ -81,7 +82,8 @@ def build(
             they turn 96 in 100 on the networks of the benchmarks, after two or three questions in place of a dozen;
             on those that hold, the quick steps come on top.
     """
-    attacks = _build(spec, ball, goal, Asks(queries=queries or 0, least_offset=1 / ball.maximum if stored else 0.0))
+    asks = Asks(queries=queries or 0, least_offset=1 / ball.maximum if stored else 0.0)
+    attacks = _ensemble(spec, ball, goal) if isinstance(spec, EnsembleSpec) else (_search(spec, ball, goal, asks),)
     first = attacks[0]
     if quick_first and isinstance(first, GradientAttack) and first.steps > QUICK_STEPS and not first.minimum_norm:
         return _quick(ball, goal), *attacks
@@ -93,28 +95,26 @@ def _quick(ball: Ball, goal: Goal) -> PGD:
     return PGD(
         objective=objective("cross_entropy", goal),
         steps=QUICK_STEPS,
-        restarts=1,
         step_share=ball.radius,
-        random_start=False,
         schedule="linear",
         name=QUICK,
     )
 
 
 @singledispatch
-def _build(spec: AttackSpec, _ball: Ball, _goal: Goal, _asks: Asks) -> Searches:
+def _search(spec: AttackSpec, _ball: Ball, _goal: Goal, _asks: Asks) -> _Search:
     raise AssertionError(spec)
 
 
-@_build.register
-def _fgsm(spec: FGSMSpec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
+@_search.register
+def _fgsm(spec: FGSMSpec, _ball: Ball, goal: Goal, _asks: Asks) -> _Search:
     loss: Loss = "margin" if goal.multilabel else spec.loss  # one step turns one finding: others would only divert it
-    return (FGSM(objective=objective(loss, goal)),)
+    return FGSM(objective=objective(loss, goal))
 
 
-@_build.register
-def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
-    attack = PGD(
+@_search.register
+def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _asks: Asks) -> _Search:
+    return PGD(
         objective=objective(spec.loss, goal),
         steps=spec.steps,
         restarts=spec.restarts,
@@ -123,19 +123,18 @@ def _pgd(spec: PGDSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
         momentum=spec.momentum,
         schedule=spec.schedule,
     )
-    return (attack,)
 
 
-@_build.register
-def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
+@_search.register
+def _apgd(spec: APGDSpec, _ball: Ball, goal: Goal, _asks: Asks) -> _Search:
     attack = _one_apgd(spec.loss, spec.steps, goal, spec.targets, restarts=spec.restarts)
-    return (replace(attack, momentum=spec.momentum, rho=spec.rho),)
+    return replace(attack, momentum=spec.momentum, rho=spec.rho)
 
 
-@_build.register
-def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
+@_search.register
+def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _asks: Asks) -> _Search:
     count = _target_count(spec.targets, goal)
-    attack = FMN(
+    return FMN(
         objective=objective(spec.loss, goal, aimed=count > 0),
         target_count=count,
         restarts=max(1, count),
@@ -143,13 +142,12 @@ def _fmn(spec: FMNSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
         step_share=None if spec.step_size is None else _share(spec.step_size, ball, 0),
         gamma=spec.gamma,
     )
-    return (attack,)
 
 
-@_build.register
-def _nes(spec: NESSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
+@_search.register
+def _nes(spec: NESSpec, ball: Ball, goal: Goal, asks: Asks) -> _Search:
     step = _share(spec.step_size, ball, ball.radius / 4)
-    attack = NES(
+    return NES(
         objective=objective(spec.loss, goal),
         queries=asks.queries,
         samples=spec.samples,
@@ -160,31 +158,29 @@ def _nes(spec: NESSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
         blur=spec.blur,
         plateau=spec.plateau,
     )
-    return (attack,)
 
 
-@_build.register
-def _square(spec: SquareSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    attack = Square(
+@_search.register
+def _square(spec: SquareSpec, _ball: Ball, goal: Goal, asks: Asks) -> _Search:
+    return Square(
         objective=objective(spec.loss, goal),
         queries=asks.queries // spec.restarts,
         restarts=spec.restarts,
         share=spec.share,
     )
-    return (attack,)
 
 
-@_build.register
-def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
+@_search.register
+def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, asks: Asks) -> _Search:
     sigma = _share(spec.sigma, ball, NES_SIGMA)
-    return (_shrinking(spec, goal, asks, sigma),)
+    return _shrinking(spec, goal, asks, sigma)
 
 
-@_build.register
-def _label_only(spec: LabelOnlySpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
+@_search.register
+def _label_only(spec: LabelOnlySpec, ball: Ball, goal: Goal, asks: Asks) -> _Search:
     sigma, radius = (None if size is None else _share(size, ball, 0) for size in (spec.sigma, spec.radius))
     shrinking = _shrinking(spec, goal, asks, sigma)
-    return (replace(shrinking, name="label_only", copies=spec.copies, radius=radius),)
+    return replace(shrinking, name="label_only", copies=spec.copies, radius=radius)
 
 
 def _shrinking(
@@ -202,9 +198,9 @@ def _shrinking(
     )
 
 
-@_build.register
-def _hopskipjump(spec: HopSkipJumpSpec, ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    attack = HopSkipJump(
+@_search.register
+def _hopskipjump(spec: HopSkipJumpSpec, ball: Ball, goal: Goal, asks: Asks) -> _Search:
+    return HopSkipJump(
         objective=objective("cross_entropy", goal),
         queries=asks.queries,
         samples=spec.samples,
@@ -214,25 +210,25 @@ def _hopskipjump(spec: HopSkipJumpSpec, ball: Ball, goal: Goal, asks: Asks) -> S
         least_offset=max(asks.least_offset, HopSkipJump.least_offset),
         grey_level=asks.least_offset if isinstance(ball, LinfBall) else 0.0,
     )
-    return (attack,)
 
 
-@_build.register
-def _rays(_spec: RaySSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    return (RayS(objective=objective("cross_entropy", goal), queries=asks.queries, grey_level=asks.least_offset),)
+@_search.register
+def _rays(_spec: RaySSpec, _ball: Ball, goal: Goal, asks: Asks) -> _Search:
+    return RayS(objective=objective("cross_entropy", goal), queries=asks.queries, grey_level=asks.least_offset)
 
 
-@_build.register
-def _noise(_spec: NoiseSpec, _ball: Ball, goal: Goal, asks: Asks) -> Searches:
-    objective_ = objective("cross_entropy", goal)
-    return (
-        Noise(objective=objective_, queries=asks.queries, images_per_turn=min(NOISE_IMAGES_PER_TURN, asks.queries)),
+@_search.register
+def _noise(_spec: NoiseSpec, _ball: Ball, goal: Goal, asks: Asks) -> _Search:
+    return Noise(
+        objective=objective("cross_entropy", goal),
+        queries=asks.queries,
+        images_per_turn=min(NOISE_IMAGES_PER_TURN, asks.queries),
     )
 
 
-@_build.register
-def _transfer(spec: TransferSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
-    attack = DiversePGD(
+@_search.register
+def _transfer(spec: TransferSpec, ball: Ball, goal: Goal, _asks: Asks) -> _Search:
+    return DiversePGD(
         objective=objective(spec.loss, goal),
         steps=spec.steps,
         restarts=spec.restarts,
@@ -242,12 +238,11 @@ def _transfer(spec: TransferSpec, ball: Ball, goal: Goal, _asks: Asks) -> Search
         diversity=spec.diversity,
         smallest=spec.smallest,
     )
-    return (attack,)
 
 
-@_build.register
-def _rp2(spec: RP2Spec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
-    attack = RP2(
+@_search.register
+def _rp2(spec: RP2Spec, _ball: Ball, goal: Goal, _asks: Asks) -> _Search:
+    return RP2(
         objective=log_probability(goal),
         steps=spec.steps,
         step_size=spec.step_size,
@@ -256,12 +251,10 @@ def _rp2(spec: RP2Spec, _ball: Ball, goal: Goal, _asks: Asks) -> Searches:
         printability=spec.printability,
         inks=spec.printable,
     )
-    return (attack,)
 
 
-@_build.register
-def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal, _asks: Asks) -> Searches:
-    members: list[GradientAttack | QueryAttack] = [
+def _ensemble(spec: EnsembleSpec, ball: Ball, goal: Goal) -> Searches:
+    members: list[_Search] = [
         _one_apgd("cross_entropy", spec.steps, goal, 0),
         _one_apgd("dlr", spec.steps, goal, spec.targets),
         FMN(objective=objective("margin", goal), steps=spec.steps),

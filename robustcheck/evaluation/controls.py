@@ -44,7 +44,7 @@ def seen_unattacked(
     turned, cells = _turned(gate, setting, viewer, samples, lambda clean: clean)
     grid = np.stack([cells[sample] for sample in samples]) if cells else None
     # An adversary who changes nothing stays within every budget.
-    return _controlled("no attack", turned, samples, setting), grid
+    return controlled("no attack", turned, samples, setting), grid
 
 
 def plain_stickers(gate: Gate, setting: Setting, viewer: Viewer, region: Region, samples: Sequence[int]) -> Controlled:
@@ -59,18 +59,20 @@ def plain_stickers(gate: Gate, setting: Setting, viewer: Viewer, region: Region,
         standing = [sample for sample in samples if sample not in found]
         turned, _ = _turned(gate, setting, viewer, standing, partial(_covered, region, value))
         found |= turned
-    return _controlled("plain stickers", found, samples, setting)
+    return controlled("plain stickers", found, samples, setting)
 
 
 def _covered(region: Region, value: float, clean: torch.Tensor) -> torch.Tensor:
     return region.rounded(region.project(torch.full_like(clean, value), clean), clean)
 
 
-def _controlled(name: str, turned: Mapping[int, Entry], samples: Sequence[int], setting: Setting) -> Controlled:
-    """A control that the adversary may choose for each sample."""
+def controlled(
+    name: str, turned: Mapping[int, Entry], samples: Sequence[int], setting: Setting, admitted: Admitted = "each"
+) -> Controlled:
+    """A control that turned some of these samples."""
     hits = np.array([sample in turned for sample in samples], dtype=bool)
     success = setting.intervals.rate(hits, setting.groups_of(samples))
-    return Controlled(control=Control(name=name, success=success), turned=turned, admitted="each")
+    return Controlled(control=Control(name=name, success=success), turned=turned, admitted=admitted)
 
 
 def _turned(

@@ -17,13 +17,7 @@ from robustcheck.evaluation.health.examination import Examination
 from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.looks.look import Once
 from robustcheck.evaluation.metrics.verdicts import Rule, compare, judge
-from robustcheck.evaluation.outcomes import (
-    most_adverse,
-    most_adverse_of_findings,
-    outcomes,
-    readings,
-    undefined,
-)
+from robustcheck.evaluation.outcomes import most_adverse, most_adverse_of_findings, outcomes, readings, undefined
 from robustcheck.evaluation.patches.gates import run_patch_gate
 from robustcheck.evaluation.search.found import Found
 from robustcheck.evaluation.search.ledger import Entry
@@ -143,17 +137,11 @@ def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck
         blind=standing.blind,
         undermined_by=lambda lost: judged.verdict_if(lost) != judged.verdict_if({}),
     )
-    own = examination.checks(cost)
-    return _with_inherited(own, standing, search)
-
-
-def _with_inherited(own: tuple[HealthCheck, ...], standing: Standing, search: Search) -> tuple[HealthCheck, ...]:
-    """Merge in the health of the searches that samples were inherited from."""
-    examined, keys = standing.setting.memory.examined, [search.key(attack) for attack in search.attacks]
+    checks = examination.checks(cost)
     if not standing.found.inherited.keys().isdisjoint(standing.held):
-        for one in keys:
-            own = with_inherited(own, examined.get(one, ()))
-    return own
+        for attack in search.attacks:
+            checks = with_inherited(checks, setting.memory.examined.get(search.key(attack), ()))
+    return checks
 
 
 def _controls(search: Search, found: Found, attacked: list[int]) -> tuple[tuple[Controlled, ...], tuple[Cell, ...]]:

@@ -11,8 +11,8 @@ scores, and `candidate` joins the three, in `batches` that fit (`memory`) and in
 box, or an oracle that counts; `means` are those of the gradients of several networks, or calls.
 """
 
-from robustcheck.models.access import LabelOracle, Meter, ScoreOracle, Surrogates, TopKOracle, WhiteBox
-from robustcheck.models.candidate import Candidate
+from robustcheck.models.access import LabelOracle, ScoreOracle, Surrogates, TopKOracle, WhiteBox
+from robustcheck.models.candidate import Candidate, Meter
 from robustcheck.models.loading import load_candidate
 
 __all__ = [

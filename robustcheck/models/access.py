@@ -12,12 +12,10 @@ from typing import TypeAlias
 import torch
 
 from robustcheck.errors import AccessError, QueryLimitError
-from robustcheck.models.candidate import Candidate, Meter
+from robustcheck.models.candidate import Candidate
 from robustcheck.models.grey_levels import nearest_levels, shares_of
 from robustcheck.models.head import Objective
 from robustcheck.models.means import mean_of_gradients
-
-__all__ = ["LabelOracle", "Meter", "ScoreOracle", "Surrogates", "TopKOracle", "WhiteBox"]
 
 
 class WhiteBox:

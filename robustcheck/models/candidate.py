@@ -58,7 +58,7 @@ class Candidate:
     head: AnyHead
     info: ModelInfo
     chunks: Chunks
-    search_form: SearchForm | None = None  # None: `_exact`
+    search_form: SearchForm | None = None  # None: the exact one (`_form`)
     bare: SearchForm | None = None  # the same without a last softmax or sigmoid, in float32; None: nothing was left off
     asked_channels_last: bool = False  # oracles give the artefact its inputs like this
     fused: FusedLayers = field(default_factory=FusedLayers)  # stand in for its layers while oracles ask
@@ -72,24 +72,23 @@ class Candidate:
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, K) of images (N, C, H, W), shares of the full range in [0, 1]: the artefact's, full precision."""
-        return self._logits(self.network.forward, images)
+        return self._logits(self.network.forward, images, self.head)
 
     def oracle_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, K) as oracles see them: those of `logits`, but for their last bits (`fast.layout`)."""
         if not self.asked_channels_last:
             return self.logits(images)
         with self.fused:
-            return self._logits(lambda inputs: self.network.forward(channels_last(inputs)), images)
-
-    def _logits(self, forward: Forward, images: torch.Tensor) -> torch.Tensor:
-        self.meter.forward += len(images)
-        return self.head.logits(raw_scores(forward, self.network, self.preprocess, self.chunks, images))
+            return self._logits(lambda inputs: self.network.forward(channels_last(inputs)), images, self.head)
 
     def search_logits(self, images: torch.Tensor, *, exact: bool = False) -> torch.Tensor:
         """Logits (N, K) as searches see them, or exact ones: no verdict rests on them."""
+        form = self._form(exact=exact)
+        return self._logits(form.forward, images, form.head)
+
+    def _logits(self, forward: Forward, images: torch.Tensor, head: AnyHead) -> torch.Tensor:
         self.meter.forward += len(images)
-        form = self._exact if exact else self._form_or_exact
-        return form.head.logits(raw_scores(form.forward, self.network, self.preprocess, self.chunks, images))
+        return head.logits(raw_scores(forward, self.network, self.preprocess, self.chunks, images))
 
     def gradient(
         self,
@@ -119,7 +118,7 @@ class Candidate:
             raise AccessError(self.network.no_gradients)
         self.meter.forward += len(images)
         self.meter.gradient += len(images)
-        form = self._exact if exact else self._form_or_exact
+        form = self._form(exact=exact)
 
         def step(chunk: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             chunk = chunk.detach().requires_grad_()
@@ -144,15 +143,12 @@ class Candidate:
 
     def asks_artefact(self, *, exact: bool = False) -> bool:
         """Whether searches, or exact ones, see its own logits to the last bit."""
-        return (self._exact if exact else self._form_or_exact).forward is self.network.forward
+        return self._form(exact=exact).forward is self.network.forward
 
-    @property
-    def _form_or_exact(self) -> SearchForm:
-        return self.search_form or self._exact
-
-    @property
-    def _exact(self) -> SearchForm:
-        """Not a faster form: the artefact, or a graph's twin, without a last softmax or sigmoid if it was left off."""
+    def _form(self, *, exact: bool) -> SearchForm:
+        """What searches follow; if exact, no faster form: the artefact, or a graph's twin, or either one `bare`."""
+        if self.search_form is not None and not exact:
+            return self.search_form
         return self.bare or SearchForm(forward=self.network.twin or self.network.forward, head=self.head, error=0.0)
 
 

@@ -12,8 +12,6 @@ NOTE = (
     "on a GPU, gradients of resized images, viewing conditions and some poolings are summed in no fixed order: runs "
     "may differ in their last bits, and so in samples near the border"
 )
-
-
 _NO_CODE = ("no kernel image", "not compatible", "invalid device function")
 
 

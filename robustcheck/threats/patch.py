@@ -64,12 +64,16 @@ def lay(textures: torch.Tensor, images: torch.Tensor, at: Placements, outline: O
 
 def shrunk(textures: torch.Tensor, side: int) -> torch.Tensor:
     """Textures (N, C, S, S) with fewer pixels, (N, C, side, side), each the mean of what it covers, parts included."""
-    length = textures.shape[-1]
-    ends = torch.arange(side + 1, dtype=torch.float64) * (length / side)
+    means = means_of_parts(textures.shape[-1], side).to(textures)
+    return means @ textures @ means.T
+
+
+def means_of_parts(length: int, size: int) -> torch.Tensor:
+    """The matrix (size, length), float64, that makes of an axis fewer pixels, each the mean of what it covers."""
+    ends = torch.arange(size + 1, dtype=torch.float64) * (length / size)
     pixels = torch.arange(length, dtype=torch.float64)
     overlaps = torch.minimum(ends[1:, None], pixels + 1) - torch.maximum(ends[:-1, None], pixels)
-    means = (overlaps.clamp_min(0) * (side / length)).to(textures)
-    return means @ textures @ means.T
+    return overlaps.clamp_min(0) * (size / length)
 
 
 def _read(textures: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from torch.nn.functional import grid_sample
 from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import ConditionsSpec
 from robustcheck.threats.ball import per_row
+from robustcheck.threats.patch import means_of_parts
 
 LOOK_DRAWS = 12  # uniform numbers from which a look is made
 
@@ -290,10 +291,7 @@ def _resampling(length: int, device: torch.device) -> Callable[[int], torch.Tens
 
 def _resampled(length: int, size: int) -> torch.Tensor:
     """Reduces to so many pixels, each the mean of what it covers, and interpolates back linearly: (length, length)."""
-    edges = torch.arange(size + 1, dtype=torch.float64) * (length / size)
-    places = torch.arange(length, dtype=torch.float64)
-    overlap = torch.minimum(edges[1:, None], places + 1) - torch.maximum(edges[:-1, None], places)
-    down = overlap.clamp_min(0) * (size / length)
+    down, places = means_of_parts(length, size), torch.arange(length, dtype=torch.float64)
     back = ((places + 0.5) * (size / length) - 0.5).clamp(0, size - 1)
     low = back.floor().long()
     beyond = (back - low)[:, None]

@@ -9,7 +9,7 @@ import pytest
 
 from robustcheck.evaluation.search.ledger import Ledger
 from robustcheck.evaluation.search.loop import Hit
-from robustcheck.evaluation.search.recording import recording
+from robustcheck.evaluation.search.recording import Recorder
 
 
 def test_the_widest_search_says_up_to_where_a_sample_is_settled():
@@ -59,7 +59,7 @@ def setting():
 
 
 def _recording(setting):
-    return recording(SimpleNamespace(id="gate"), setting, "linf", warm_starts_of=())
+    return Recorder(gate=SimpleNamespace(id="gate"), setting=setting, family="linf", warm_starts_of=())
 
 
 def _hit(distance, *, sample=7, restart=0):

@@ -11,9 +11,9 @@ import torch
 from torch import fx, nn
 from torchvision.models.densenet import DenseNet
 
-from robustcheck.models.fast import fast_form
-from robustcheck.models.fast.fast_form import ScoreScale, faster
-from robustcheck.models.fast.growing import Grown, Room, let_grow
+from robustcheck.models.fast import fast_form, growing
+from robustcheck.models.fast.fast_form import faster
+from robustcheck.models.fast.growing import grown, let_grow, room
 from robustcheck.models.fast.nodes import traced_copy
 from robustcheck.models.fast.pre_activation import Shifted, shift_pre_activations
 from robustcheck.models.twin import converted
@@ -171,7 +171,7 @@ def test_the_same_scores_and_gradients(make, channels, side, layout):
 
 
 @pytest.mark.parametrize(
-    ("make", "rooms", "grown", "shifted"),
+    ("make", "rooms", "growths", "shifted"),
     [
         # Each block has a room for what it begins with, all that its layers add, and the transition behind it.
         pytest.param(torchvision_densenet, [4 + 3 * 3, 6 + 2 * 3], 3 + 2, 2 * 3 + 1 + 2 * 2, id="torchvision"),
@@ -183,17 +183,17 @@ def test_the_same_scores_and_gradients(make, channels, side, layout):
         pytest.param(ByName, [], 0, 1, id="by name"),
     ],
 )
-def test_what_is_rewritten(make, rooms, grown, shifted):
+def test_what_is_rewritten(make, rooms, growths, shifted):
     network = settled(make())
     image = torch.rand(1, 3 if make is torchvision_densenet else 1, 32, 32, dtype=torch.float64)
     other = rewritten(network, image)
-    assert [room.channels for room in layers(other, Room)] == rooms
-    assert sum(type(other.get_submodule(node.target)) is Grown for node in calls(other)) == grown
+    assert [node.args[0] for node in calls(other, room)] == rooms
+    assert len(calls(other, grown)) == growths
     assert len(layers(other, Shifted)) == shifted
 
 
-def calls(traced):
-    return [node for node in traced.graph.nodes if node.op == "call_module"]
+def calls(traced, step):
+    return [node for node in traced.graph.nodes if node.target is step]
 
 
 class Shared(Layer):
@@ -248,37 +248,45 @@ def test_the_network_itself_is_left_as_it_is():
         assert torch.equal(value, before[name]), name
 
 
-def test_each_map_of_a_block_is_kept_once():
+def written(monkeypatch):
+    """Where each concatenation that is made from now on lies in memory."""
+    write, places = growing._write, list[int]()
+
+    def noted(maps, *what):
+        places.append(maps.untyped_storage().data_ptr())
+        return write(maps, *what)
+
+    monkeypatch.setattr(growing, "_write", noted)
+    return places
+
+
+def test_each_map_of_a_block_is_kept_once(monkeypatch):
     """The memory that a room takes is that of its last concatenation, not of all of them."""
     network, images = settled(Nested()), torch.rand(2, 1, 16, 16, dtype=torch.float64)
-    other = rewritten(network, images[:1])
-    rooms = set[int]()
-    for layer in (*layers(other, Room), *layers(other, Grown)):
-        layer.register_forward_hook(lambda _layer, _inputs, maps: rooms.add(maps.untyped_storage().data_ptr()))
+    other, places = rewritten(network, images[:1]), written(monkeypatch)
     other(images)
-    assert len(rooms) == 1
+    assert len(places) == 1 + 4
+    assert len(set(places)) == 1
 
 
 @pytest.mark.parametrize("native", [False, True])
 def test_a_densenet_is_searched_so(native, monkeypatch):
     """On a CPU, with or without bfloat16; the norms of its layers that convolutions lie before are folded as ever."""
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: native)
-    asked = list[nn.Module]()
-    for kind in (Shifted, Grown):
-        forward = kind.forward
-        monkeypatch.setattr(kind, "forward", lambda self, *maps, call=forward: asked.append(self) or call(self, *maps))
+    asked, forward, places = list[nn.Module](), Shifted.forward, written(monkeypatch)
+    monkeypatch.setattr(Shifted, "forward", lambda self, maps: asked.append(self) or forward(self, maps))
     network = torchvision_densenet().eval().requires_grad_(False)
-    scale = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
-    form = faster(network, [torch.rand(2, 3, 32, 32)], scale)
+    form = faster(network, [torch.rand(2, 3, 32, 32)], tiny.SCALE)
     assert ("bfloat16" in form.words) is native
     asked.clear()
+    places.clear()
     form.forward(torch.rand(2, 3, 32, 32))
-    assert sum(type(layer) is Shifted for layer in asked) == 3 + 1 + 2
-    assert any(type(layer) is Grown for layer in asked)
+    assert len(asked) == 3 + 1 + 2
+    assert len(places) > len(set(places))
 
 
-@pytest.mark.parametrize(("save", "grown"), [(tiny.save_onnx, 2 + 1), (tiny.save_onnx_old, 3 + 2)])
-def test_the_twin_of_a_densenet_is_written_so_as_well(save, grown, tmp_path):
+@pytest.mark.parametrize(("save", "growths"), [(tiny.save_onnx, 2 + 1), (tiny.save_onnx_old, 3 + 2)])
+def test_the_twin_of_a_densenet_is_written_so_as_well(save, growths, tmp_path):
     """The newer exporter leaves out concatenations of one map."""
     torch.manual_seed(0)
     network, images = settled(torchvision_densenet()).float(), torch.rand(2, 3, 32, 32)
@@ -286,5 +294,5 @@ def test_the_twin_of_a_densenet_is_written_so_as_well(save, grown, tmp_path):
     twin = converted(onnx.load(tmp_path / "dense.onnx"))
     folded = fast_form._folded(traced_copy(twin), images[:1])
     assert len(layers(folded, Shifted)) == 3 + 1 + 2
-    assert sum(type(folded.get_submodule(node.target)) is Grown for node in calls(folded)) == grown
+    assert len(calls(folded, grown)) == growths
     torch.testing.assert_close(answer(folded, images), answer(network, images), rtol=1e-3, atol=1e-4)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 
 import pytest
+import tiny_models as tiny
 import torch
 from torch import fx, nn
 
 from robustcheck.models.fast import fast_form, packed
-from robustcheck.models.fast.fast_form import ScoreScale, faster
+from robustcheck.models.fast.fast_form import faster
 from robustcheck.models.fast.joined import Joined, join
 from robustcheck.models.fast.packed import Packed
 from robustcheck.models.fast.two_parts import InTwoParts
 
 IMAGES = torch.rand(3, 4, 9, 9, generator=torch.Generator().manual_seed(0))
-SCALE = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
 
 pytestmark = pytest.mark.skipif(not packed.can_pack(), reason="this torch has no oneDNN")
 
@@ -51,12 +51,16 @@ class Basic(nn.Module):
         return torch.relu_(self.second(out).add_(given))
 
 
-class Between(nn.Module):
-    """What is added is written over after the convolution and before the sum."""
+class Alone(nn.Module):
+    """One convolution."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+
+class Between(Alone):
+    """What is added is written over after the convolution and before the sum."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         other = image - 0.5
@@ -65,12 +69,8 @@ class Between(nn.Module):
         return torch.relu(answer + other)
 
 
-class Kept(nn.Module):
+class Kept(Alone):
     """The answer is used before the ReLU, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         answer = self.conv(image)
@@ -100,12 +100,8 @@ class Upwards(nn.Module):
         return torch.relu(self.conv(image[:, :, :5, :5]) + image)
 
 
-class Itself(nn.Module):
+class Itself(Alone):
     """What the convolution is given is added to its answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         given = image * 2
@@ -134,24 +130,16 @@ class Sooner(Before):
         return self.conv(given) * past
 
 
-class Over(nn.Module):
+class Over(Basic):
     """What convolutions answer is written over by layers that are not joined."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         given = nn.functional.leaky_relu(self.first(image), inplace=True)
         return nn.functional.silu(self.second(given), inplace=True) + given
 
 
-class Sized(nn.Module):
+class Sized(Alone):
     """A number is added, which the graph has from elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         size = image.size(1)
@@ -170,12 +158,8 @@ class Named(nn.Module):
         return self.add(self.conv_joined_0(self.conv(image)))
 
 
-class Into(nn.Module):
+class Into(Alone):
     """The answer is added to something else in place, which is used once more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         other = image * 2
@@ -184,23 +168,15 @@ class Into(nn.Module):
         return torch.sin(total) * 2 + other
 
 
-class Expanded(nn.Module):
+class Expanded(Alone):
     """What is added has the size of the answer, and the memory of a channel's mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.conv(image) + image.mean((2, 3), keepdim=True).expand_as(image))
 
 
-class Tied(nn.Module):
+class Tied(Alone):
     """One convolution in two places, a ReLU behind one of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.conv(torch.relu(self.conv(image)))
@@ -452,7 +428,7 @@ def test_searches_in_bfloat16_ask_large_networks_so(monkeypatch, make, asked):
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: True)
     torch.manual_seed(0)
     network = make().eval().requires_grad_(False)
-    form = faster(network, [torch.rand(2, 1, 9, 9)], SCALE)
+    form = faster(network, [torch.rand(2, 1, 9, 9)], tiny.SCALE)
     assert "bfloat16" in form.words
     forward, layers = Joined.forward, []
     monkeypatch.setattr(Joined, "forward", lambda self, *given: layers.append(self) or forward(self, *given))
@@ -466,4 +442,4 @@ def test_without_onednn_layers_stay(monkeypatch):
     monkeypatch.setattr(fast_form, "can_pack", lambda: False)
     monkeypatch.setattr(Joined, "__init__", None)
     torch.manual_seed(0)
-    assert faster(Large().eval().requires_grad_(False), [torch.rand(2, 1, 9, 9)], SCALE) is not None
+    assert faster(Large().eval().requires_grad_(False), [torch.rand(2, 1, 9, 9)], tiny.SCALE) is not None

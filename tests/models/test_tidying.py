@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
+import tiny_models as tiny
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from robustcheck.models.fast.fast_form import ScoreScale, faster
+from robustcheck.models.fast.fast_form import faster
 from robustcheck.models.fast.tidying import tidy
-
-SCALE = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
 
 
 class NormAndAct(nn.BatchNorm2d):
@@ -90,7 +89,7 @@ def test_a_norm_that_is_called_is_a_layer_and_is_folded(options):
         nn.Linear,
     ]
     torch.testing.assert_close(tidied(images), network(images))
-    form = faster(network, [images], SCALE)
+    form = faster(network, [images], tiny.SCALE)
     assert "batch norm folded" in form.words
 
 
@@ -126,7 +125,7 @@ def test_what_writes_into_its_input_is_kept_though_nobody_takes_its_answer():
     tidy(tidied, images[:1].clone())
     torch.testing.assert_close(tidied(images.clone()), expected)
     assert norms(tidied)
-    assert "batch norm folded" in faster(network, [images], SCALE).words
+    assert "batch norm folded" in faster(network, [images], tiny.SCALE).words
 
 
 def test_what_only_looks_is_left_out():

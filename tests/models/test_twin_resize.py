@@ -10,7 +10,7 @@ from graphs import agrees_with_runtime, one_node
 from onnx import TensorProto, helper, numpy_helper
 
 from robustcheck.models.twin.builder import NotFollowedError
-from robustcheck.models.twin.resize import Resize
+from robustcheck.models.twin.resize import How, Resize
 
 USUAL = (28, 32, 64, 96, 112, 128, 160, 192, 200, 224, 240, 256, 299, 300, 320, 350, 384, 400, 448, 480, 500, 512, 600)
 USUAL += (640, 768, 800, 1000, 1024, 2048)
@@ -53,7 +53,7 @@ def _wrong(module, pairs, *, by_scales=False, opset=19, operator="Resize", near=
 
 def _nearest(coordinates, nearest):
     settings = {"mode": "nearest", "coordinate_transformation_mode": coordinates, "nearest_mode": nearest}
-    return Resize(mode="nearest", coordinates=coordinates, nearest=nearest), settings
+    return Resize(How(mode="nearest", coordinates=coordinates, nearest=nearest)), settings
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_nearest_pixels_are_the_runtimes_in_every_mode(coordinates, nearest)
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 @pytest.mark.parametrize("coordinates", COORDINATES)
 def test_what_is_interpolated_is_the_runtimes(coordinates, mode, antialias):
-    module = Resize(mode=mode, coordinates=coordinates, antialias=antialias)
+    module = Resize(How(mode=mode, coordinates=coordinates, antialias=antialias))
     settings = {"mode": mode, "coordinate_transformation_mode": coordinates, "antialias": int(antialias)}
     assert _wrong(module, [*SMALL[::9], (96, 1)], near=1e-4, **settings) == []
     assert _wrong(module, [*SMALL[::15], *FRACTIONS], by_scales=True, near=1e-4, **settings) == []
@@ -91,7 +91,7 @@ def test_what_is_interpolated_is_the_runtimes(coordinates, mode, antialias):
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize(("operator", "opset"), [("Resize", 10), ("Upsample", 9)])
 def test_operators_before_there_were_modes_of_coordinates(operator, opset, mode):
-    module = Resize(mode=mode, coordinates="asymmetric", nearest="simple")
+    module = Resize(How(mode=mode, coordinates="asymmetric", nearest="simple"))
     pairs = [*SMALL[::5], (96, 112), (299, 320), *(FRACTIONS if operator == "Resize" else [])]
     pairs = [(size, target) for size, target in pairs if size < target or operator == "Resize"]
     settings = {"operator": operator, "opset": opset, "mode": mode}
@@ -137,6 +137,6 @@ def test_an_axis_that_keeps_its_size_is_not_cropped():
 
 
 def test_coordinates_that_nobody_knows_are_not_followed():
-    module = Resize(mode="nearest", coordinates="as_you_like_it")
+    module = Resize(How(mode="nearest", coordinates="as_you_like_it"))
     with pytest.raises(NotFollowedError, match="as_you_like_it"):
         module(torch.zeros(1, 1, 4, 4), sizes=torch.tensor([1, 1, 2, 2]))

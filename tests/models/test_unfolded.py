@@ -1,10 +1,11 @@
 """Convolutions of small maps as products: the same answer and the same gradient as the convolution's own."""
 
 import pytest
+import tiny_models as tiny
 import torch
 from torch import nn
 
-from robustcheck.models.fast.fast_form import ScoreScale, faster
+from robustcheck.models.fast.fast_form import faster
 from robustcheck.models.fast.unfolded import Unfolded, can_unfold
 
 
@@ -81,10 +82,7 @@ def test_searches_ask_them_where_tiles_are_multiplied(monkeypatch):
         nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(7), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(8 * 16, 2),
     ).eval()  # fmt: skip
-    scale = ScoreScale(
-        probabilities=lambda scores: scores.softmax(dim=1), margins=lambda scores: scores[:, :1] - scores[:, 1:]
-    )
-    found = faster(network, [torch.rand(4, 1, 28, 28)], scale)
+    found = faster(network, [torch.rand(4, 1, 28, 28)], tiny.SCALE)
     assert found is not None
     assert "bfloat16" in found.words
     assert {tuple(shape[1:]) for shape in asked} == {(8, 4, 4)}

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from statistics import median
 from typing import Literal
 
 from robustcheck.attacks.draws import key
-from robustcheck.evaluation.health.explaining import (
-    EXPLAINED_ON,
-    LEAST_EXPLAINED,
-    Explained,
-    Explanation,
-    is_small,
-)
+from robustcheck.evaluation.health.explaining import EXPLAINED_ON, LEAST_EXPLAINED, Explained, Explanation, is_small
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED, Prediction
 from robustcheck.evaluation.search.found import Trace
-from robustcheck.evaluation.setting import Setting
+from robustcheck.evaluation.setting import Setting, VerdictIf
 from robustcheck.policy import Gate
-from robustcheck.results import Cost, Finding, HealthCheck, HealthOutcome
+from robustcheck.results import Cost, Finding, GateResult, HealthCheck, HealthOutcome, Outcome, Verdict
 from robustcheck.threats import Goal
-from robustcheck.words import plural
+from robustcheck.words import listed, plural
 
 MEANINGS = {
     "gradients": "the attack had little to follow",
@@ -88,6 +82,7 @@ LEAST_SHARE, MOST_SHARE = 1 / 3, 3.0  # of what the gradient predicts: what a ch
 DOUBTFUL_SHARE = 1 / 2  # and its inverse: beyond these the gradient is doubted
 MOST_OUTDONE = 0.1  # of the samples that held: what an adversary who knows less may turn
 _LOST = 0.5  # share of the gradients that are zero, NaN or infinite, from which on they are suspect
+_WITH_OTHERS: dict[Verdict, str] = {"fail": "fails", "inconclusive": "is inconclusive", "error": "cannot be measured"}
 _RANK: dict[HealthOutcome, int] = {"not examined": 0, "sound": 1, "suspect": 2, "broken": 3}
 
 
@@ -213,6 +208,43 @@ def with_inherited(own: Sequence[HealthCheck], others: Sequence[HealthCheck]) ->
         if known is None or _RANK[one.outcome] > _RANK[known.outcome]:
             found[one.name] = replace(one, evidence=f"{one.evidence} (in the search that stands for this one)")
     return tuple(found.values())
+
+
+def decisive(
+    own: GateResult, lost: Mapping[str, Mapping[str, Outcome]], verdict_if: VerdictIf, *, instead: bool = False
+) -> tuple[HealthCheck, ...]:
+    """The check that a gate would not have passed with what others found; none if it would.
+
+    A gate whose interval has only just decided it would be undone by one sample: only the estimate can break it.
+
+    Args:
+        own: the gate.
+        lost: the outcomes of samples that each other gate turned, by name.
+        verdict_if: this gate's.
+        instead: the adversary may do what the other one did instead of what it did itself, but not both.
+    """
+    every = {sample: outcome for samples in lost.values() for sample, outcome in samples.items()}
+    if not every:
+        return ()
+    for by_estimate in (True, False):
+        verdict = verdict_if(every, by_estimate=by_estimate, instead=instead)
+        if verdict not in ("pass", verdict_if({}, by_estimate=by_estimate)):
+            who = listed(name for name, samples in lost.items() if samples)
+            attacked = [sample for sample in own.samples if sample.evidence is not None]
+            of = len(attacked) if instead else sum(sample.status == "held" for sample in attacked)
+            evidence = (
+                f"{who} turned {len(every)} of {plural(of, 'sample')} that this gate attacked, and with these in place "
+                f"of its own it {_WITH_OTHERS[verdict]}"
+                if instead
+                else f"{who} turned {len(every)} of {plural(of, 'sample')} that held in this gate, which "
+                f"{_WITH_OTHERS[verdict]} with these"
+            )
+            return (
+                HealthCheck(
+                    name="holds-against-others", outcome="broken" if by_estimate else "suspect", evidence=evidence
+                ),
+            )
+    return ()
 
 
 def as_findings(checks: Sequence[HealthCheck]) -> Iterator[Finding]:

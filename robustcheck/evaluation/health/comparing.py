@@ -14,11 +14,11 @@ from robustcheck.evaluation.health.checks import (
     MOST_OUTDONE,
     TRAIN_LONGER,
     as_findings,
+    decisive,
     not_relied_on,
     with_inherited,
 )
 from robustcheck.evaluation.health.examination import is_examined
-from robustcheck.evaluation.health.holds_against_others import decisive
 from robustcheck.evaluation.health.patches import beside_patches, comparable_patches
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.setting import VerdictIf

@@ -41,24 +41,13 @@ class Examination:
 
     def checks(self, cost: Cost) -> tuple[HealthCheck, ...]:
         """Makes all checks; the last ones within a tenth of the gate's cost."""
-        steps = self._steps()
+        steps, attacked_count = self._steps(), len(self.probes.attacked)
         probed = self.probes.run(cost, more_steps=steps.outcome == "suspect")
         return (
             gradients(self.found.trace, self.blind),
             self._rises(),
-            predicts(
-                probed.at_images,
-                probed.in_ball,
-                probed.change,
-                self._drawn,
-                attacked_count=len(self.probes.attacked),
-            ),
-            explains(
-                probed.explained,
-                self._drawn,
-                attacked_count=len(self.probes.attacked),
-                few_passes=is_small(cost),
-            ),
+            predicts(probed.at_images, probed.in_ball, probed.change, self._drawn, attacked_count=attacked_count),
+            explains(probed.explained, self._drawn, attacked_count=attacked_count, few_passes=is_small(cost)),
             self._longer(steps, probed.longer),
             self._single_steps(probed.single_steps),
             self._without_gradients(probed.without_gradients),

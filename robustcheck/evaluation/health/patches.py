@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from robustcheck.evaluation.adversary import wants_more
-from robustcheck.evaluation.health.holds_against_others import decisive
+from robustcheck.evaluation.health.checks import decisive
 from robustcheck.evaluation.setting import VerdictIf
 from robustcheck.policy import Gate, PatchSpec
 from robustcheck.policy.sizes import Size

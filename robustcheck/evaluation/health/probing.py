@@ -19,7 +19,7 @@ from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.progress import silent
 from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.evaluation.search.searching import Search
-from robustcheck.evaluation.setting import Memory, Setting
+from robustcheck.evaluation.setting import Memory
 from robustcheck.policy import (
     APGDSpec,
     EnsembleSpec,
@@ -261,13 +261,8 @@ class Probes:
         instead: Searches = (),
     ) -> ProbeResult:
         """Tries what another attack turns of the first samples that held; nothing found is kept."""
-        own, samples = self.search.setting, self.held[:count]
-        setting: Setting = replace(
-            own,
-            memory=Memory(),
-            images=ImageWriter(None, [self.search.gate.id]),
-            progress=silent,
-        )
+        samples, images = self.held[:count], ImageWriter(None, [self.search.gate.id])
+        setting = replace(self.search.setting, memory=Memory(), images=images, progress=silent)
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
         ball = ball or self.search.ball
         search = replace(self.search, gate=gate, setting=setting, ball=ball, instead=instead, to_the_nearest=False)

@@ -107,12 +107,7 @@ def slices(by_subgroup: Subgroups, by_label: LabelParts, intervals: Intervals) -
     return (
         *(Slice(kind="finding", name=label, metrics=measured(part, OF_FINDINGS)) for label, part in by_label.items()),
         *(
-            Slice(
-                kind="subgroup",
-                column=column,
-                name=value,
-                metrics=measured(part, OF_SUBGROUPS),
-            )
+            Slice(kind="subgroup", column=column, name=value, metrics=measured(part, OF_SUBGROUPS))
             for (column, value), part in by_subgroup.items()
         ),
     )

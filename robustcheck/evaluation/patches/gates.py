@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
-from robustcheck.evaluation.controls import Admitted, Controlled, seen_unattacked
+from robustcheck.evaluation.controls import Admitted, Controlled, controlled, seen_unattacked
 from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.outcomes import most_adverse
 from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, discard
@@ -24,7 +24,7 @@ from robustcheck.evaluation.standing import Standing
 from robustcheck.models import Surrogates
 from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import Gate
-from robustcheck.results import Control, GateResult
+from robustcheck.results import GateResult
 
 
 def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
@@ -128,16 +128,11 @@ def _admitted(task: PatchTask, if_trained: Admitted) -> Admitted:
 
 
 def _controlled(task: PatchTask, name: str, judged: Judgement, admitted: Admitted) -> Controlled:
-    turned = np.isin(np.arange(len(task.attacked)), list(judged.turned))
-    success = task.setting.intervals.rate(turned, task.setting.groups_of(task.attacked))
-    return Controlled(
-        control=Control(name=name, success=success),
-        turned={
-            task.attacked[place]: replace(UNKNOWN, decision=one.decision, score=one.score)
-            for place, one in judged.turned.items()
-        },
-        admitted=_admitted(task, admitted),
-    )
+    turned = {
+        task.attacked[place]: replace(UNKNOWN, decision=one.decision, score=one.score)
+        for place, one in judged.turned.items()
+    }
+    return controlled(name, turned, task.attacked, task.setting, _admitted(task, admitted))
 
 
 def _donors(task: PatchTask) -> Callable[[int], torch.Tensor] | None:

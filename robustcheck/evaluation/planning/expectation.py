@@ -18,10 +18,10 @@ from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.planning.power import never_met
 from robustcheck.evaluation.planning.predictive_values import Predictive
 from robustcheck.policy import Bound
+from robustcheck.policy.bounds import NEEDS_PREVALENCE
 from robustcheck.results import Metric
 
-PREDICTIVE = frozenset({"ppv", "npv"})
-NO_RATES = PREDICTIVE | {"balanced_accuracy", "auroc", "excess_success"}
+NO_RATES = NEEDS_PREVALENCE | {"balanced_accuracy", "auroc", "excess_success"}
 MAX_APPROXIMATE = 1_000_000  # samples: if no tail is summed up, larger numbers are reported as more than this
 _NEAR = 0.25  # of the margin: how far an expected metric may be from what is supposed
 _APART = 12.0  # standard deviations, at most, between the scores of two labels
@@ -54,7 +54,7 @@ def expected(metric: str, value: float, kinds: Kinds, intervals: Intervals) -> M
     For `excess_success`, the attack and its control are as uncertain as they can be with that difference; for
     predictive values see `predictive_values`.
     """
-    if metric in PREDICTIVE:
+    if metric in NEEDS_PREVALENCE:
         return predictive(metric, value, kinds).expected(kinds.positives, kinds.samples - kinds.positives, intervals)
     if metric == "balanced_accuracy":
         if not all(kinds.class_sizes):
@@ -85,7 +85,7 @@ def approximate_samples(
     if never_met(bound, rule) or expected(plain, true, kinds, intervals).value is None:
         return None
     errors = float(ndtri(power))
-    scale = logit if plain in PREDICTIVE and 0 < true < 1 else float  # the scale on which the normal law is close
+    scale = logit if plain in NEEDS_PREVALENCE and 0 < true < 1 else float  # the scale on which the normal law is close
     margin = abs(scale(true) - scale(bound.value))
     measured = rule == "confident" or plain == "auroc"  # whether the expected interval is used
 
@@ -124,7 +124,7 @@ def _error(metric: str, value: float, kinds: Kinds, reach: float, intervals: Int
 
     For predictive values it is the standard error of their logit.
     """
-    if metric in PREDICTIVE:
+    if metric in NEEDS_PREVALENCE:
         return predictive(metric, value, kinds).error(kinds.positives, kinds.samples - kinds.positives)
     if metric == "balanced_accuracy":
         return sqrt(value * (1 - value) * sum(1 / size for size in kinds.class_sizes)) / len(kinds.class_sizes)

@@ -20,13 +20,7 @@ from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
 from robustcheck.evaluation.outcomes import most_adverse, most_adverse_of_findings, readings
 from robustcheck.evaluation.patches.task import PatchTask
-from robustcheck.evaluation.planning.expectation import (
-    MAX_APPROXIMATE,
-    NO_RATES,
-    PREDICTIVE,
-    approximate_samples,
-    predictive,
-)
+from robustcheck.evaluation.planning.expectation import MAX_APPROXIMATE, NO_RATES, approximate_samples, predictive
 from robustcheck.evaluation.planning.parts import PlannedPart, part_of
 from robustcheck.evaluation.planning.power import MAX_SAMPLES, Power, never_met, supposed
 from robustcheck.evaluation.planning.stepping import Stopwatch
@@ -40,6 +34,7 @@ from robustcheck.evaluation.vacuous import Vacuous, turned_in_a_finding
 from robustcheck.models import Surrogates
 from robustcheck.models.process_settings import fitting_threads, freed_memory_kept, full_precision, left_as_found
 from robustcheck.policy import Bound, Gate, PatchSpec, Policy
+from robustcheck.policy.bounds import NEEDS_PREVALENCE
 from robustcheck.results import Metric
 from robustcheck.results.plan import GatePlan, Plan, RequirementPlan
 
@@ -103,12 +98,7 @@ class _Planner:
     def gate(self, gate: Gate) -> GatePlan:
         """One gate; if it cannot be evaluated, the reason is that of its result."""
         budget = gate.epsilon or gate.size
-        planned = GatePlan(
-            id=gate.id,
-            attack=gate.attack_name,
-            budget=budget.text if budget else None,
-            attacked=0,
-        )
+        planned = GatePlan(id=gate.id, attack=gate.attack_name, budget=budget.text if budget else None, attacked=0)
         try:
             with as_evaluation_error():
                 scope = self._scope(gate)
@@ -206,7 +196,7 @@ class _Planner:
             yield "undefined on these samples"
         if part.worth == 1 < part.kinds.samples:
             yield "all of one group, so worth one sample" if part.groups == 1 else "worth one independent sample"
-        if metric in PREDICTIVE and part.defined and not never:
+        if metric in NEEDS_PREVALENCE and part.defined and not never:
             yield predictive(metric, true, part.kinds).note
         if never:
             yield f"no number of samples shows {bound.metric} {bound} with confidence"

@@ -43,12 +43,7 @@ def judging(candidate: Candidate, viewer: Viewer) -> Turn:
     return turn
 
 
-def following(
-    access: Gradients,
-    eot: EOT | None,
-    attack: GradientAttack,
-    ball: Ball,
-) -> Turn:
+def following(access: Gradients, eot: EOT | None, attack: GradientAttack, ball: Ball) -> Turn:
     """Asks for a gradient, averaged over looks if there are several, and makes the attack's step."""
 
     def turn(images: torch.Tensor, labels: torch.Tensor) -> int:

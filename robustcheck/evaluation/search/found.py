@@ -25,9 +25,7 @@ class Trace:
 
     scores: dict[int, float] = field(default_factory=dict)  # most adverse admissible probability of the positive label
     finding_probabilities: dict[int, np.ndarray] = field(default_factory=dict)  # the same, (K,) of several findings
-    followable: set[int] = field(
-        default_factory=set
-    )  # samples that a search could follow, for gradients on half of its steps
+    followable: set[int] = field(default_factory=set)  # samples that a search could follow, on half of its steps
     unstarted: set[int] = field(default_factory=set)  # samples for which no image to start from was found
     surrogates_turned: set[int] = field(default_factory=set)  # samples that a surrogate misreads where the search ended
     not_finite: set[int] = field(default_factory=set)  # samples that had a NaN or infinite gradient

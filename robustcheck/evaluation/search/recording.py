@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,13 +17,22 @@ from robustcheck.policy import Gate
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder:
-    """The nearest counterexamples of samples that are under way; when samples leave, they are recorded and dropped."""
+    """The nearest counterexamples of samples that are under way; when samples leave, they are recorded and dropped.
+
+    As a context, it records what is left at its end, after an interruption too.
+    """
 
     gate: Gate
     setting: Setting
     family: Hashable  # gates that share counterexamples
     warm_starts_of: Sequence[str]  # attacks that begin on the way to counterexamples found here
     hits: dict[int, Hit] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.record(list(self.hits))
 
     def keep(self, hit: Hit) -> None:
         """Keep it if it is the nearest of its sample."""
@@ -47,13 +56,3 @@ class Recorder:
             change = torch.from_numpy(hit.stored.astype(np.float32) - setting.samples.image(hit.sample))[None]
             for attack in self.warm_starts_of:
                 setting.memory.warm_starts.keep(gate.entry, attack, np.array([hit.sample]), change)
-
-
-@contextmanager
-def recording(gate: Gate, setting: Setting, family: Hashable, warm_starts_of: Sequence[str]) -> Iterator[Recorder]:
-    """Take hits, and put the nearest of each sample into the ledger; after an interruption too."""
-    recorder = Recorder(gate=gate, setting=setting, family=family, warm_starts_of=warm_starts_of)
-    try:
-        yield recorder
-    finally:
-        recorder.record(list(recorder.hits))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf, prod
@@ -24,7 +23,7 @@ from robustcheck.evaluation.search.found import Found, Trace
 from robustcheck.evaluation.search.gradient_loop import GradientLoop, KnownStarts, OnHold, anew, forget
 from robustcheck.evaluation.search.loop import Start, Task
 from robustcheck.evaluation.search.query_loop import Oracle, QueryLoop
-from robustcheck.evaluation.search.recording import Recorder, recording
+from robustcheck.evaluation.search.recording import Recorder
 from robustcheck.evaluation.search.rows import GradientRows
 from robustcheck.evaluation.search.starting_images import StartingImages
 from robustcheck.evaluation.search.warm_starts import Ends, begins_anywhere
@@ -225,7 +224,7 @@ class Search:
         clean_logits = partial(self._clean_logits, access) if isinstance(access, WhiteBox) else None
         for group, told in self._groups(starts, progress):
             shape = self.setting.samples.shape_of(group[0][0])
-            with self._recording() as recorder:
+            with self._recorder() as recorder:
                 GradientLoop(
                     attack=attack,
                     task=self._task(attack, trace, recorder, told),
@@ -245,7 +244,7 @@ class Search:
     ) -> None:
         """Run one attack that asks an oracle."""
         for group, told in self._groups([(sample, 0) for sample in samples], progress):
-            with self._recording() as recorder:
+            with self._recorder() as recorder:
                 QueryLoop(
                     attack=attack,
                     task=self._task(attack, trace, recorder, told),
@@ -262,14 +261,14 @@ class Search:
             yield group, progress
             progress = progress.after(len(group))
 
-    def _recording(self) -> AbstractContextManager[Recorder]:
+    def _recorder(self) -> Recorder:
         # Going down a ladder, the next budget is smaller, and searches there begin on the way here.
         keep = [
             one.name
             for one in self.attacks
             if self.gate.descending and isinstance(one, GradientAttack) and begins_anywhere(one)
         ]
-        return recording(self.gate, self.setting, self.family, keep)
+        return Recorder(gate=self.gate, setting=self.setting, family=self.family, warm_starts_of=keep)
 
     def _task(self, attack: GradientAttack | QueryAttack, trace: Trace, recorder: Recorder, progress: Progress) -> Task:
         """What every loop is given."""

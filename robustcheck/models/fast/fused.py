@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from robustcheck.models.fast.nodes import only_follower
+from robustcheck.models.fast.nodes import is_hooked, only_follower, scale_and_shift
 from robustcheck.models.fast.packed import Packed, can_pack, is_plain
 
 
@@ -81,9 +81,8 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
             return None
         target = str(node.target)
         layer = module.get_submodule(target)
-        hooked = layer._forward_hooks or layer._forward_pre_hooks
         sole = calls[target] == names[layer] == 1 and target not in looked_at
-        return layer if type(layer) is kind and sole and not hooked else None
+        return layer if type(layer) is kind and sole and not is_hooked(layer) else None
 
     def place(node: fx.Node, stand_in: nn.Module) -> _Place:
         parent, _, name = str(node.target).rpartition(".")
@@ -94,17 +93,16 @@ def _places(module: nn.Module, nodes: list[fx.Node]) -> Iterator[_Place]:
         convolution = layer_of(node, nn.Conv2d)
         if not isinstance(convolution, nn.Conv2d) or not is_plain(convolution):
             continue
-        last, after = node, only_follower(node)
+        after = only_follower(node)
         norm = layer_of(after, nn.BatchNorm2d)
         if after is not None and isinstance(norm, nn.BatchNorm2d) and _is_frozen(norm):
             yield place(after, nn.Identity())
-            last, after = after, only_follower(after)
+            after = only_follower(after)
         else:
             norm = None
-        if after is not None and layer_of(after, nn.ReLU) is not None:
+        rectifies = layer_of(after, nn.ReLU) is not None
+        if after is not None and rectifies:
             yield place(after, nn.Identity())
-            last = after
-        rectifies = last is after
         yield place(node, _Convolution(convolution, norm, rectifies=rectifies))
 
 
@@ -137,13 +135,5 @@ def _with_norm(layer: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, T
     """The weight and bias of a convolution that also does its batch norm, computed in double precision."""
     if norm is None:
         return layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    bias = -norm.running_mean.double() if layer.bias is None else layer.bias.detach().double() - norm.running_mean
-    bias = bias * scale
-    if norm.bias is not None:
-        bias = bias + norm.bias.detach().double()
+    scale, bias = scale_and_shift(norm, layer.bias)
     return (layer.weight.detach().double() * scale[:, None, None, None]).float(), bias.float()

@@ -6,12 +6,12 @@ was summed map by map, then takes one sum per layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.fx.passes.shape_prop import ShapeProp
 
 from robustcheck.models.fast.pre_activation import Shifted
@@ -29,46 +29,31 @@ def let_grow(traced: fx.GraphModule, image: torch.Tensor) -> None:
         return
     with torch.no_grad():
         ShapeProp(traced).propagate(image)
-    traced.add_submodule("grown", Grown())
     replaced = dict[fx.Node, fx.Node]()  # what is put together in one chain may be a map of another
-    for number, chain in enumerate(chains):
-        name = f"room_{number}"
-        traced.add_submodule(name, Room(chain[-1].node.meta["tensor_meta"].shape[1]))
-        grown: fx.Node | None = None
+    for chain in chains:
+        step: Callable[..., torch.Tensor] = room
+        given = chain[-1].node.meta["tensor_meta"].shape[1]
         for link in chain:
-            added = tuple(replaced.get(each, each) for each in link.added)
+            added = (replaced.get(each, each) for each in link.added)
             with traced.graph.inserting_before(link.node):
-                grown = (
-                    traced.graph.call_module(name, added)
-                    if grown is None
-                    else traced.graph.call_module("grown", (grown, *added))
-                )
-            link.node.replace_all_uses_with(grown)
+                together = traced.graph.call_function(step, (given, *added))
+            link.node.replace_all_uses_with(together)
             traced.graph.erase_node(link.node)
-            replaced[link.node] = grown
+            replaced[link.node] = together
+            step, given = grown, together
     traced.recompile()
 
 
-class Room(nn.Module):
-    """The first maps of a concatenation that grows, with room behind them for those to come."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels  # of the last
-
-    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
-        """Maps (N, C, H, W) put together (N, ΣC, H, W)."""
-        answer: torch.Tensor = _Room.apply(self.channels, *maps)
-        return answer
+def room(channels: int, *maps: torch.Tensor) -> torch.Tensor:
+    """Maps (N, C, H, W) put together (N, ΣC, H, W), with room behind them for others, in all for so many channels."""
+    answer: torch.Tensor = _Room.apply(channels, *maps)
+    return answer
 
 
-class Grown(nn.Module):
-    """What lies in a room, and maps that are written behind it."""
-
-    def forward(self, grown: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
-        """What has grown (N, C, H, W), and maps, put together; nothing of the former is copied."""
-        answer: torch.Tensor = _Grown.apply(grown, *maps)
-        return answer
+def grown(before: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+    """What lies in a room (N, C, H, W), and maps that are written behind it, put together; the former is not copied."""
+    answer: torch.Tensor = _Grown.apply(before, *maps)
+    return answer
 
 
 class _Room(torch.autograd.Function):

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx, nn
 
-from robustcheck.models.fast.nodes import is_relu, module_of, only_user
+from robustcheck.models.fast.nodes import is_hooked, is_relu, module_of, only_user
 from robustcheck.models.fast.packed import Packed, answer_size, is_plain
 from robustcheck.models.fast.two_parts import InTwoParts
 from robustcheck.models.fast.unfolded import Unfolded, can_unfold
@@ -225,4 +225,4 @@ def _join(traced: fx.GraphModule, place: _Place, layer: nn.Module | None, own: n
 
 def _is_frozen(layer: nn.Conv2d) -> bool:
     """Whether its answer depends on nothing but its weights."""
-    return type(layer) is nn.Conv2d and is_plain(layer) and not (layer._forward_hooks or layer._forward_pre_hooks)
+    return type(layer) is nn.Conv2d and is_plain(layer) and not is_hooked(layer)

@@ -26,6 +26,11 @@ def module_of(traced: fx.GraphModule, node: fx.Node) -> Any:
     return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether code looks at what a layer is given, or at what it answers."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
 def only_user(node: fx.Node) -> fx.Node | None:
     """The one node that uses a node's answer; None if there is none, or several."""
     return next(iter(node.users)) if len(node.users) == 1 else None
@@ -42,4 +47,18 @@ def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op != "call_module":
         return node.target in _RELUS
     layer = module_of(traced, node)
-    return type(layer) is nn.ReLU and not (layer._forward_hooks or layer._forward_pre_hooks)
+    return type(layer) is nn.ReLU and not is_hooked(layer)
+
+
+def scale_and_shift(norm: nn.BatchNorm2d, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """By what (C,) a frozen batch norm multiplies, and what it then adds, in double precision.
+
+    `bias` (C,) is that of the layer before it, where the scale goes into that one's weights.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    shift = (-norm.running_mean.double() if bias is None else bias.detach().double() - norm.running_mean) * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.detach().double()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from robustcheck.models.fast.nodes import is_relu, module_of
+from robustcheck.models.fast.nodes import is_relu, module_of, scale_and_shift
 
 
 def shift_pre_activations(traced: fx.GraphModule) -> None:
@@ -85,16 +85,10 @@ def _pre_activations(traced: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node,
 def _shifted(norm: nn.BatchNorm2d, behind: Sequence[nn.Conv2d]) -> Shifted:
     """What is left of a norm and its ReLU; the convolutions after them are changed."""
     assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    bias = -norm.running_mean.double() * scale
-    if norm.bias is not None:
-        bias = bias + norm.bias.double()
+    scale, shift = scale_and_shift(norm)
     size = torch.where(scale == 0, 1.0, scale.abs())
     for convolution in behind:
         weight = convolution.weight.double() * size.view(1, -1, 1, 1)
         convolution.weight = nn.Parameter(weight.to(convolution.weight.dtype), requires_grad=False)
     dtype = norm.running_mean.dtype
-    return Shifted(scale.sign().to(dtype), (bias / size).to(dtype))
+    return Shifted(scale.sign().to(dtype), (shift / size).to(dtype))

@@ -66,6 +66,14 @@ class _Pair:
     odds: bool  # whether scores are probabilities, which are read as log-odds
     slopes: float | None  # as `Tolerance` has them
 
+    def answers(self, images: torch.Tensor) -> torch.Tensor:
+        """The artefact's raw scores of images as it holds them."""
+        return self.artefact(self.holds(images)).cpu()
+
+    def read(self, raw: torch.Tensor) -> torch.Tensor:
+        """Raw scores as (N, K), or their log-odds."""
+        return readings.read(raw, odds=self.odds)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Slope:
@@ -134,8 +142,8 @@ def _is_stepped(pair: _Pair, images: torch.Tensor) -> bool:
     def slopes(share: float) -> torch.Tensor:
         step, every = share * pair.span, []
         for direction in directions:
-            ahead, behind = (pair.artefact(pair.holds(images + sign * step * direction)).cpu() for sign in (1, -1))
-            every.append((readings.read(ahead, odds=pair.odds) - readings.read(behind, odds=pair.odds)) / step)
+            ahead, behind = (pair.read(pair.answers(images + sign * step * direction)) for sign in (1, -1))
+            every.append((ahead - behind) / step)
         return torch.stack(every, dim=1).flatten(1)
 
     with torch.no_grad():
@@ -219,7 +227,7 @@ def _apart(pair: _Pair, slope: _Slope, images: torch.Tensor, step: float) -> tup
         moved &= (ahead != behind).flatten(1).any(dim=1).cpu() | ~direction.flatten(1).any(dim=1).cpu()
         with torch.no_grad():
             answers = [pair.artefact(moved).cpu() for moved in (ahead, behind)]
-        above, below = ((readings.read(raw, odds=pair.odds) * weights).sum(dim=1) for raw in answers)
+        above, below = ((pair.read(raw) * weights).sum(dim=1) for raw in answers)
         seen.append(above - below)
         rounding += [readings.rounding(raw, weights, odds=pair.odds) for raw in answers]
         told.append((gradient * (ahead - behind)).flatten(1).sum(dim=1).cpu())
@@ -246,12 +254,10 @@ def _leads_upwards(pair: _Pair, slope: _Slope, images: torch.Tensor) -> Agreemen
     if not bool(gradient.flatten(1).any(dim=1).cpu()[told].float().mean() >= 0.5):
         return Agreement(wrong="its gradient is zero")
     rises = []
-    for step in (share * pair.span for share in _ROUNDED_STEPS):
+    for share in _ROUNDED_STEPS:
+        change = share * pair.span * gradient.sign()
         with torch.no_grad():
-            moved = (pair.holds(images + sign * step * gradient.sign()) for sign in (1, -1))
-            ahead, behind = (
-                (readings.read(pair.artefact(some).cpu(), odds=pair.odds) * weights).sum(dim=1) for some in moved
-            )
+            ahead, behind = ((pair.read(pair.answers(images + sign * change)) * weights).sum(dim=1) for sign in (1, -1))
         rises.append(float((ahead - behind).sum()))
     seen = [rise for rise in rises if rise]  # the others are lost in rounding
     falls = bool(seen) and max(seen) < 0
@@ -266,7 +272,7 @@ def _slope(pair: _Pair, images: torch.Tensor) -> _Slope | None:
         raw = pair.twin(inputs)
         if not raw.requires_grad:
             return None
-        scores = readings.read(raw, odds=pair.odds)
+        scores = pair.read(raw)
         weights = torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(1)).to(scores)
         weights = weights * told.to(raw.device)
         (gradient,) = torch.autograd.grad((scores * weights).sum(), inputs)
@@ -282,7 +288,7 @@ def _told(pair: _Pair, images: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(3)
         tries = 0 if pair.slopes is None else _JITTERS
         changes = (_JITTER * pair.span * _signs(images, generator) for _ in range(tries))
-        moved = [pair.artefact(pair.holds(images + change)).cpu() for change in changes]
+        moved = [pair.answers(images + change) for change in changes]
     return readings.told(raw, moved)
 
 

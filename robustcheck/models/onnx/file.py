@@ -13,14 +13,13 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError, Message
-from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
 from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import first_line
-from robustcheck.models.onnx.loops import check_loops
+from robustcheck.models.onnx.loops import called_by, check_loops, functions_of, number_in
 from robustcheck.words import listed
 
 _MAX_GRAPH_BYTES = 2 * 1024**3
@@ -56,9 +55,7 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         raise CandidateError(f"{path.name} is not an ONNX file: {first_line(error)}") from None
     if not model.graph.node or not model.graph.output:
         raise CandidateError(f"{path.name} is not an ONNX model: its graph is empty")
-    if (order := in_order(model.graph)) is not None:
-        del model.graph.node[:]
-        model.graph.node.extend(order)
+    moved = put_in_order(model.graph)
     nodes, tensors = _parts(model)
     foreign = sorted({node.domain for node in nodes} - _DOMAINS - {function.domain for function in model.functions})
     if foreign and not operators:
@@ -75,7 +72,7 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
     external = sorted({_location(tensor, path) for tensor in tensors if uses_external_data(tensor)})
     files = [path, *(_inside(location, path) for location in external)]
     try:
-        found: onnx.ModelProto | str = model if order is not None else str(path)
+        found: onnx.ModelProto | str = model if moved else str(path)
         onnx.checker.check_model(str(path) if external else _to_check(found, model, nodes))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
@@ -87,12 +84,11 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
 
 def _check_functions(model: onnx.ModelProto, path: Path) -> None:
     """Refuse functions of the file's own that call each other without end, or nearly so."""
-    known = {(function.domain, function.name, function.overload): function for function in model.functions}
+    known = functions_of(model)
 
     def look(name: tuple[str, str, str] | None) -> tuple[int, list[tuple[str, str, str]]]:
         nodes, _ = _parts(model.graph if name is None else known[name])
-        called = [(node.domain, node.op_type, node.overload) for node in nodes]
-        return len(nodes), [one for one in called if one in known]
+        return len(nodes), [called for called in map(called_by, nodes) if called in known]
 
     if model.functions and is_endless(None, look):
         raise CandidateError(f"{path.name} {ENDLESS}")
@@ -129,17 +125,19 @@ def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
     return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
-def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
-    """The graph's nodes, each after those that it needs; None if they are in such an order already, or none exists."""
+def put_in_order(graph: onnx.GraphProto) -> bool:
+    """Put each of a graph's nodes after those that it needs, if they have such an order; whether any moved."""
     made = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
     needs = [{made[name] for name in _read_by(node) if name in made} for node in graph.node]
     if all(number > max(earlier, default=-1) for number, earlier in enumerate(needs)):
-        return None
+        return False
     try:
-        order = list(TopologicalSorter(dict(enumerate(needs))).static_order())
+        order = [graph.node[number] for number in TopologicalSorter(dict(enumerate(needs))).static_order()]
     except CycleError:
-        return None
-    return [graph.node[number] for number in order]
+        return False
+    del graph.node[:]
+    graph.node.extend(order)
+    return True
 
 
 def _read_by(node: onnx.NodeProto) -> set[str]:
@@ -196,12 +194,7 @@ def left_in_training(nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.Ten
 
 
 def _is_true(tensor: onnx.TensorProto) -> bool:
-    if tensor.data_type != onnx.TensorProto.BOOL or prod(tensor.dims) != 1 or uses_external_data(tensor):
-        return False
-    try:
-        return bool(numpy_helper.to_array(tensor).all())
-    except (ValueError, TypeError):  # of the wrong size: nothing that runs reads it
-        return False
+    return tensor.data_type == onnx.TensorProto.BOOL and number_in(tensor) == 1
 
 
 def _inferred(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -39,8 +39,8 @@ def check_loops(model: onnx.ModelProto, shapes: Mapping[str, list[int]], name: s
     Raises:
         CandidateError: it is such a graph.
     """
-    known = {(function.domain, function.name, function.overload): function for function in model.functions}
-    calls = {key: {_called(node) for node in _all(function.node)} & known.keys() for key, function in known.items()}
+    known = functions_of(model)
+    calls = {key: {called_by(node) for node in _all(function.node)} & known.keys() for key, function in known.items()}
     counter = _Counter(shapes=shapes)
     for key in TopologicalSorter(calls).static_order():
         counter.functions[key] = counter.nodes(known[key].node, ChainMap())
@@ -65,7 +65,7 @@ class _Counter:
 
     def graph(self, graph: onnx.GraphProto, known: _Known) -> float:
         """The operators of a graph of which `known` is known; what is learned of it is added."""
-        known.update({tensor.name: _number(tensor) for tensor in graph.initializer})
+        known.update({tensor.name: number_in(tensor) for tensor in graph.initializer})
         return self.nodes(graph.node, known)
 
     def nodes(self, nodes: Iterable[onnx.NodeProto], known: _Known) -> float:
@@ -86,7 +86,7 @@ class _Counter:
         if node.op_type == "If" and node.domain in _STANDARD:
             holds = known.get(node.input[0])
             return max(parts.values()) if holds is None else parts["then_branch" if holds else "else_branch"]
-        return self.functions.get(_called(node), 0) + sum(parts.values())
+        return self.functions.get(called_by(node), 0) + sum(parts.values())
 
     def _loop(self, node: onnx.NodeProto, body: onnx.GraphProto, known: _Known) -> float:
         rounds, begins = (
@@ -119,11 +119,11 @@ def _learned(node: onnx.NodeProto, known: _Known) -> dict[str, int | None]:
         value = int(bool(value)) if value is not None and to == TensorProto.BOOL else value
     elif node.op_type == "Constant" and node.domain in _STANDARD:
         held = {found.name: found for found in node.attribute if not found.ref_attr_name}  # that a function is given
-        value = _number(held["value"].t) if "value" in held else held["value_int"].i if "value_int" in held else None
+        value = number_in(held["value"].t) if "value" in held else held["value_int"].i if "value_int" in held else None
     return dict.fromkeys(node.output, value)
 
 
-def _number(tensor: TensorProto) -> int | None:
+def number_in(tensor: TensorProto) -> int | None:
     """A tensor's one number; of true and false 1 and 0."""
     if tensor.data_type not in _WHOLE or prod(tensor.dims) != 1 or uses_external_data(tensor):
         return None
@@ -141,5 +141,11 @@ def _all(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             yield from _all(found.g.node)
 
 
-def _called(node: onnx.NodeProto) -> tuple[str, str, str]:
+def functions_of(model: onnx.ModelProto) -> dict[tuple[str, str, str], onnx.FunctionProto]:
+    """A file's own functions, by what `called_by` says of nodes that call them."""
+    return {(function.domain, function.name, function.overload): function for function in model.functions}
+
+
+def called_by(node: onnx.NodeProto) -> tuple[str, str, str]:
+    """What a node calls: its domain, its operator or function, and which of those of one name."""
     return node.domain, node.op_type, node.overload

@@ -20,7 +20,7 @@ from torch import fx
 from robustcheck.models.axes import GREY, ROWS, with_axes
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward, first_line, freeze
-from robustcheck.models.onnx.file import in_order
+from robustcheck.models.onnx.file import put_in_order
 from robustcheck.models.twin import (
     attention,
     contrib,
@@ -126,9 +126,7 @@ def _prepared(path: Path, output: str) -> tuple[ModelProto, bool, bool, bool, in
     """A graph to convert; whether it is quantised, rounds, and works in halves; and the type of its input."""
     model = _loaded(path)
     try:
-        if (order := in_order(model.graph)) is not None:
-            del model.graph.node[:]
-            model.graph.node.extend(order)
+        put_in_order(model.graph)
         make_dense(model.graph)
         keep_only(model.graph, output)
         quantised = any(node.op_type in ROUNDED_OPERATORS for node in nodes(model.graph))

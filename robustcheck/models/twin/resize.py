@@ -7,6 +7,7 @@ what is interpolated, but many pixels lie halfway between two, or at one, and ro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil, isclose
 from typing import Any
 
@@ -23,73 +24,54 @@ _TIE = 1e-6  # pixels: so near the middle of two, ONNX Runtime takes a place for
 _MOST_WEIGHTS = 2**26  # of a matrix: from 8192 pixels to as many
 
 
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What a node says about how it resizes (ONNX operator Resize, opset 10 to the newest; Upsample)."""
+
+    mode: str  # nearest, linear or cubic
+    coordinates: str  # the attribute coordinate_transformation_mode
+    nearest: str = "round_prefer_floor"  # the attribute nearest_mode; "simple": as before it was one
+    cubic_a: float = -0.75  # the attribute cubic_coeff_a
+    exclude_outside: bool = False  # pixels outside the image have no weight; else the border's stand for them
+    extrapolation: float = 0.0  # what lies outside a crop
+    antialias: bool = False  # the filter is as wide as a pixel of a smaller image
+    axes: Sequence[int] | None = None  # which axes the sizes are about; None: all
+    aspect: str = "stretch"  # the attribute keep_aspect_ratio_policy
+    scales: tuple[float, ...] | None = None  # known beforehand
+
+
 class Resize(nn.Module):
-    """Resizes any axes (ONNX operator Resize, opset 10 to the newest; Upsample).
+    """Resizes any axes."""
 
-    Args:
-        mode: nearest, linear or cubic.
-        coordinates: the attribute coordinate_transformation_mode.
-        nearest: the attribute nearest_mode; "simple": as before it was one.
-        cubic_a: the attribute cubic_coeff_a.
-        exclude_outside: pixels outside the image have no weight; else the border's stand for them.
-        extrapolation: what lies outside a crop.
-        antialias: the filter is as wide as a pixel of a smaller image.
-        axes: which axes the sizes are about; None: all.
-        aspect: the attribute keep_aspect_ratio_policy.
-        scales: known beforehand.
-    """
-
-    def __init__(
-        self,
-        *,
-        mode: str,
-        coordinates: str,
-        nearest: str = "round_prefer_floor",
-        cubic_a: float = -0.75,
-        exclude_outside: bool = False,
-        extrapolation: float = 0.0,
-        antialias: bool = False,
-        axes: Sequence[int] | None = None,
-        aspect: str = "stretch",
-        scales: tuple[float, ...] | None = None,
-    ) -> None:
+    def __init__(self, how: How) -> None:
         super().__init__()
-        self.mode = mode
-        self.coordinates = coordinates
-        self.nearest = nearest
-        self.cubic_a = cubic_a
-        self.exclude_outside = exclude_outside
-        self.extrapolation = extrapolation
-        self.antialias = antialias
-        self.axes = axes
-        self.aspect = aspect
-        self.scales = scales
+        self.how = how
         self._known: dict[tuple[Any, ...], tuple[Tensor, Tensor | None]] = {}
 
     def forward(
         self, image: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
     ) -> Tensor:
         """Resize to the sizes, or by the scales."""
-        axes = [axis % image.ndim for axis in self.axes] if self.axes is not None else list(range(image.ndim))
+        axes = [axis % image.ndim for axis in self.how.axes] if self.how.axes is not None else list(range(image.ndim))
         shape = [image.shape[axis] for axis in axes]
         if sizes is not None and sizes.numel():
             factors, target = self._to_sizes(shape, sizes.tolist())
         else:
             told = [1.0] * len(axes) if scales is None else scales.tolist()
-            factors = list(self.scales or told)
+            factors = list(self.how.scales or told)
             target = [int(_float32(size * factor)) for size, factor in zip(shape, factors, strict=True)]
         if target == shape:
             return image
-        crop = self.coordinates == "tf_crop_and_resize"
+        crop = self.how.coordinates == "tf_crop_and_resize"
         corners = roi.tolist() if crop and roi is not None else [0.0] * len(axes) + [1.0] * len(axes)
         if self._is_bilinear(axes, shape, target, factors):
-            corner = self.coordinates == "align_corners"
+            corner = self.how.coordinates == "align_corners"
             return functional.interpolate(image, target[-2:], mode="bilinear", align_corners=corner)
         kind, answer = image.dtype, image
         with torch.autocast(image.device.type, enabled=False):  # images must not lose bits on their way in
             answer = image.float()
             for place, axis in enumerate(axes):
-                if target[place] == shape[place] and (factors[place] == 1 or self.antialias):
+                if target[place] == shape[place] and (factors[place] == 1 or self.how.antialias):
                     continue
                 span = corners[place], corners[place + len(axes)]
                 answer = self._along(answer, axis, shape[place], target[place], factors[place], span)
@@ -97,27 +79,28 @@ class Resize(nn.Module):
 
     def _to_sizes(self, shape: list[int], sizes: list[int]) -> tuple[list[float], list[int]]:
         factors = [_float32(size / was) for size, was in zip(sizes, shape, strict=True)]
-        if self.aspect == "stretch":
+        if self.how.aspect == "stretch":
             return factors, [int(size) for size in sizes]
-        factor = min(factors) if self.aspect == "not_larger" else max(factors)
+        factor = min(factors) if self.how.aspect == "not_larger" else max(factors)
         return [factor] * len(shape), [int(_float32(factor * was) + 0.5) for was in shape]
 
     def _is_bilinear(self, axes: list[int], shape: list[int], target: list[int], factors: list[float]) -> bool:
         """Whether torch's own bilinear interpolation, which is faster than matrices, does the same."""
-        if self.mode != "linear" or self.antialias or self.exclude_outside or axes not in ([0, 1, 2, 3], [2, 3]):
+        how = self.how
+        if how.mode != "linear" or how.antialias or how.exclude_outside or axes not in ([0, 1, 2, 3], [2, 3]):
             return False
         if len(axes) == 4 and target[:2] != shape[:2]:
             return False
         exact = all(
             isclose(new, was * factor, rel_tol=1e-6) for new, was, factor in zip(target, shape, factors, strict=True)
         )
-        return exact and self.coordinates in ("half_pixel", "align_corners", "pytorch_half_pixel") and min(target) > 1
+        return exact and how.coordinates in ("half_pixel", "align_corners", "pytorch_half_pixel") and min(target) > 1
 
     def _along(
         self, image: Tensor, axis: int, size: int, target: int, factor: float, span: tuple[float, float]
     ) -> Tensor:
         weights, outside = self._weights(size, target, factor, span, image.device)
-        if self.mode == "nearest":
+        if self.how.mode == "nearest":
             answer = image.index_select(axis, weights)
         else:
             answer = image.movedim(axis, -1).matmul(weights.T).movedim(-1, axis)
@@ -125,45 +108,43 @@ class Resize(nn.Module):
             return answer
         shape = [1] * image.ndim
         shape[axis] = -1
-        return torch.where(outside.view(shape), self.extrapolation, answer)
+        return torch.where(outside.view(shape), self.how.extrapolation, answer)
 
     def _weights(
         self, size: int, target: int, factor: float, span: tuple[float, float], device: torch.device
     ) -> tuple[Tensor, Tensor | None]:
         key = (size, target, factor, span, device)
         if key not in self._known:
-            if self.mode != "nearest" and size * target > _MOST_WEIGHTS:
+            if self.how.mode != "nearest" and size * target > _MOST_WEIGHTS:
                 raise NotFollowedError(f"Resize from {size} to {target} pixels takes a matrix that is too large")
-            kind = (self.mode, self.coordinates, self.nearest, self.cubic_a, self.exclude_outside, self.antialias)
-            weights, outside = _weights(kind, size, target, factor, span)
+            weights, outside = _weights(self.how, size, target, factor, span)
             there = None if outside is None else torch.from_numpy(outside).to(device)
             self._known[key] = torch.from_numpy(weights).to(device), there
         return self._known[key]
 
 
 def _weights(
-    key: tuple[str, str, str, float, bool, bool], size: int, target: int, factor: float, span: tuple[float, float]
+    how: How, size: int, target: int, factor: float, span: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The interpolation matrix (target, size), or for nearest the indexes (target,); and which pixels are outside."""
-    mode, coordinates, nearest, cubic_a, exclude_outside, antialias = key
-    where = _source(coordinates, size, target, factor, span)
-    outside = (where < 0) | (where > size - 1) if coordinates == "tf_crop_and_resize" else None
-    if mode == "nearest":
+    where = _source(how.coordinates, size, target, factor, span)
+    outside = (where < 0) | (where > size - 1) if how.coordinates == "tf_crop_and_resize" else None
+    if how.mode == "nearest":
         rounded = {
             "round_prefer_floor": np.ceil(where - 0.5 - _TIE),
             "round_prefer_ceil": np.floor(where + 0.5 + _TIE),
             "floor": np.floor(where),
             "ceil": np.ceil(where),
             "simple": np.ceil(where) if factor < 1 else np.floor(where),
-        }[nearest]
+        }[how.nearest]
         return rounded.clip(0, size - 1).astype(np.int64), outside
-    narrow = min(factor, 1.0) if antialias else 1.0
-    reach = ceil(_RADIUS[mode] / narrow)
+    narrow = min(factor, 1.0) if how.antialias else 1.0
+    reach = ceil(_RADIUS[how.mode] / narrow)
     taps = np.floor(where).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
-    weights = _filter(mode, (taps - where[:, None]) * narrow, cubic_a)
-    if exclude_outside:
+    weights = _filter(how.mode, (taps - where[:, None]) * narrow, how.cubic_a)
+    if how.exclude_outside:
         weights[(taps < 0) | (taps >= size)] = 0
-    if exclude_outside or antialias:
+    if how.exclude_outside or how.antialias:
         weights /= weights.sum(axis=1, keepdims=True)
     matrix = np.zeros((target, size))
     rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
@@ -214,20 +195,15 @@ def _filter(mode: str, distance: np.ndarray, a: float) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def _resize(builder: Builder, node: NodeProto, roi: int, scales: int, sizes: int, **settings: Any) -> fx.Node:
-    """A node that resizes, by the places of its inputs; 0 for those that this opset does not have."""
+def _resize(builder: Builder, node: NodeProto, how: How, roi: int = 0, scales: int = 0, sizes: int = 0) -> fx.Node:
+    """A node that resizes, by the places of its other inputs; 0 for those that this opset does not have."""
     others = [input_of(builder, node, place) if place else None for place in (roi, scales, sizes)]
-    return call(builder, node, Resize(**settings), builder.get_value(node.input[0]), *others)
+    return call(builder, node, Resize(how), builder.get_value(node.input[0]), *others)
 
 
 @computes("Resize", since=11)
 def _resize_11(builder: Builder, node: NodeProto) -> fx.Node:
-    return _resize(
-        builder,
-        node,
-        1,
-        2,
-        3,
+    how = How(
         mode=attribute(node, "mode", "nearest"),
         coordinates=attribute(node, "coordinate_transformation_mode", "half_pixel"),
         nearest=attribute(node, "nearest_mode", "round_prefer_floor"),
@@ -238,17 +214,18 @@ def _resize_11(builder: Builder, node: NodeProto) -> fx.Node:
         axes=attribute(node, "axes"),
         aspect=attribute(node, "keep_aspect_ratio_policy", "stretch"),
     )
+    return _resize(builder, node, how, roi=1, scales=2, sizes=3)
 
 
 @computes("Resize", since=10)
 @computes("Upsample", since=9)
 def _resize_10(builder: Builder, node: NodeProto) -> fx.Node:
-    settings = {"mode": attribute(node, "mode", "nearest"), "coordinates": "asymmetric", "nearest": "simple"}
-    return _resize(builder, node, 0, 1, 0, **settings)
+    how = How(mode=attribute(node, "mode", "nearest"), coordinates="asymmetric", nearest="simple")
+    return _resize(builder, node, how, scales=1)
 
 
 @computes("Upsample", since=7)
 def _upsample_7(builder: Builder, node: NodeProto) -> fx.Node:
     scales = tuple(attribute(node, "scales"))
-    module = Resize(mode=attribute(node, "mode", "nearest"), coordinates="asymmetric", nearest="simple", scales=scales)
-    return call(builder, node, module, input_of(builder, node, 0))
+    how = How(mode=attribute(node, "mode", "nearest"), coordinates="asymmetric", nearest="simple", scales=scales)
+    return _resize(builder, node, how)
