@@ -11,12 +11,14 @@ from robustcheck.evaluation.health.checks import (
     MEND,
     OF_BALLS,
     OF_GRADIENTS,
+    OF_THOSE_WHO_ASK,
     in_examination_order,
     not_relied_on,
     of_gradients,
     same_answers,
 )
 from robustcheck.evaluation.health.comparing import is_compared
+from robustcheck.evaluation.health.examination import is_asked_with_noise
 from robustcheck.evaluation.metrics.chance import read_alike
 from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.outcomes import keep_examples, outcomes, readings, undefined
@@ -41,7 +43,8 @@ def conclude(
     Args:
         standing: what the searches came to.
         account: opened before them.
-        examine: says whether an attack that follows the candidate's own gradients worked, after searches of this cost.
+        examine: says whether an attack that asks, or follows the candidate's own gradients, worked, after searches of
+            this cost.
     """
     gate, setting = standing.gate, standing.setting
     keep_examples(gate, setting, standing.broken)
@@ -49,10 +52,9 @@ def conclude(
         setting.memory.verdict_if[gate.id] = standing.verdict_if_read
     searched_for = account.cost(standing.queries)
     drawn = setting.candidate.randomness
-    if gate.knowledge == "white-box":
-        health = examine(standing, searched_for)
-    else:
-        health = () if drawn is None else (same_answers(drawn),)
+    health = examine(standing, searched_for) if gate.knowledge == "white-box" or is_asked_with_noise(gate) else ()
+    if gate.knowledge != "white-box" and drawn is not None:
+        health += (same_answers(drawn),)
     return _result(standing, account.cost(standing.queries, of_searches=searched_for), health)
 
 
@@ -60,7 +62,8 @@ def checks_of(gate: Gate, drawn: float | None) -> tuple[str, ...]:
     """Names of the health checks that `conclude` makes of a gate with an attack, on a candidate that draws or not."""
     if gate.knowledge == "white-box":
         return OF_GRADIENTS if gate.epsilon is None else OF_BALLS
-    return () if drawn is None else OF_GRADIENTS[-1:]
+    asked = OF_THOSE_WHO_ASK if is_asked_with_noise(gate) else ()
+    return asked if drawn is None else (*asked, *OF_GRADIENTS[-1:])
 
 
 def examine_gradients(standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:

@@ -21,7 +21,7 @@ from robustcheck.evaluation.progress import Listener, silent
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.threat import threat_of
 from robustcheck.models.process_settings import freed_memory_kept, left_as_found
-from robustcheck.policy import Gate, Policy
+from robustcheck.policy import Gate, NoiseSpec, Policy
 from robustcheck.results import DataInfo, GateResult, ModelInfo
 from robustcheck.words import last_line
 
@@ -64,7 +64,7 @@ class Evaluation:
         """
         for gate in self.ladder(gate_id):
             if gate.id not in self._results and (selected is None or gate.id in selected or gate.id == gate_id):
-                self._results[gate.id] = self._evaluate(gate)
+                self._results[gate.id] = self._evaluate(gate, selected)
                 if isinstance(self._setting_or_error, Setting):
                     self._setting_or_error.memory.warm_starts.through(gate.entry)
             if gate.id == gate_id:
@@ -120,6 +120,11 @@ class Evaluation:
             return []
         return [gate for gate in others if gate.levels(setting.samples.bits) <= own.levels(setting.samples.bits)]
 
+    def _noise(self, gate_id: str, selected: Sequence[str] | None) -> bool:
+        """Whether a gate is compared with noise that is among the gates that are run."""
+        noise = (one.id for one in self.weaker(gate_id) if isinstance(one.attack, NoiseSpec))
+        return any(selected is None or name in selected for name in noise)
+
     def _asked(self, gate_id: str) -> Gate:
         """What the policy asks under this id."""
         (gate,) = (one for one in self.policy.gates if one.id == gate_id)
@@ -170,7 +175,7 @@ class Evaluation:
         candidate = self._opening.candidate
         return environment(None if candidate is None else candidate.device)
 
-    def _evaluate(self, gate: Gate) -> GateResult:
+    def _evaluate(self, gate: Gate, selected: Sequence[str] | None) -> GateResult:
         setting = self._setting_or_error
         if isinstance(setting, EvaluationError):
             return self._error(gate, str(setting))
@@ -178,7 +183,8 @@ class Evaluation:
         try:
             with as_evaluation_error(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # for what candidates and surrogates draw
-                return run_gate(gate, setting.about(gate.finding), shared=self.policy.evidence == "shared")
+                shared, noise = self.policy.evidence == "shared", self._noise(gate.id, selected)
+                return run_gate(gate, setting.about(gate.finding), shared=shared, beside_noise=noise)
         except EvaluationError as error:
             return self._error(gate, str(error))
         except KeyboardInterrupt:

@@ -33,17 +33,23 @@ from robustcheck.results import Cell, Cost, GateResult, HealthCheck
 from robustcheck.threats import Region
 
 
-def run_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
-    """Evaluate a gate. Counterexamples of its family are used, and added to, if evidence is `shared`."""
+def run_gate(gate: Gate, setting: Setting, *, shared: bool, beside_noise: bool) -> GateResult:
+    """Evaluate a gate.
+
+    Args:
+        gate, setting: what is asked, and of what.
+        shared: counterexamples of its family are used, and added to.
+        beside_noise: it will be compared with gates of noise, so that nobody has to ask noise for it.
+    """
     if gate.attack is None:
         return _unattacked(gate, setting)
     with full_precision(setting.candidate.device):
         if isinstance(gate.attack, PatchSpec):
             return run_patch_gate(gate, setting)
-        return _run_searched_gate(gate, setting, shared=shared)
+        return _run_searched_gate(gate, setting, shared=shared, beside_noise=beside_noise)
 
 
-def _run_searched_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateResult:
+def _run_searched_gate(gate: Gate, setting: Setting, *, shared: bool, beside_noise: bool) -> GateResult:
     """Search until it is decided, conclude, examine, judge, and add what the report draws."""
     loaded = setting.load_surrogates(gate.surrogates) if gate.surrogates else ()
     account = Account.open(setting, loaded)
@@ -51,7 +57,7 @@ def _run_searched_gate(gate: Gate, setting: Setting, *, shared: bool) -> GateRes
     search = Search.of(gate, setting, shared=shared, surrogates=surrogates)
     stopping = _until_decided(search, loaded)
     standing, cells = _with_controls(search, stopping)
-    result = conclude(standing, account, partial(_health, search))
+    result = conclude(standing, account, partial(_health, search, beside_noise=beside_noise))
     for attack in search.attacks:
         setting.memory.examined.setdefault(search.key(attack), result.health)
     judged, attacked = standing.judged, set(standing.attacked)
@@ -124,8 +130,8 @@ def _finding_probabilities(search: Search, found: Found, broken: dict[int, Entry
     return most_adverse_of_findings(search.setting, [*verified, found.trace.finding_probabilities], broken)
 
 
-def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck, ...]:
-    """Whether the attack of a white box worked on this candidate."""
+def _health(search: Search, standing: Standing, cost: Cost, *, beside_noise: bool) -> tuple[HealthCheck, ...]:
+    """Whether the attack of a white box, or one that asks, worked on this candidate."""
     gate, setting = standing.gate, standing.setting
     if gate.epsilon is None:  # stickers
         return examine_gradients(standing, cost)
@@ -137,6 +143,11 @@ def _health(search: Search, standing: Standing, cost: Cost) -> tuple[HealthCheck
         blind=standing.blind,
         undermined_by=lambda lost: judged.verdict_if(lost) != judged.verdict_if({}),
     )
+    if gate.asks:  # noise is asked at this very budget, whatever stands for the search
+        spared = "the policy's own noise is compared with it" if beside_noise else None
+        if judged.verdict_if({}) not in ("pass", "inconclusive"):
+            spared = "the gate does not pass"
+        return (examination.beside_noise(cost, spared=spared),)
     checks = examination.checks(cost)
     if not standing.found.inherited.keys().isdisjoint(standing.held):
         for attack in search.attacks:

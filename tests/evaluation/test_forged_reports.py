@@ -15,7 +15,7 @@ from patching import FIXED, patch_archive
 from robustcheck import load_policy
 from robustcheck.cli import main
 from robustcheck.evaluation.conclusion import checks_of
-from robustcheck.evaluation.health.checks import OF_BALLS, OF_GRADIENTS
+from robustcheck.evaluation.health.checks import OF_BALLS, OF_GRADIENTS, OF_THOSE_WHO_ASK
 from robustcheck.evaluation.replay.replaying import replay
 from robustcheck.report.pictures import read_stored
 from robustcheck.results import AuditReport
@@ -24,6 +24,7 @@ GATES = """
   - {id: clean, require: {accuracy: 1, auroc: 0.9}}
   - {id: pgd, attack: {name: pgd, steps: 10}, epsilon: [2/255, 4/255], require: {accuracy: 0.3}}
   - {id: seen, attack: {name: pgd, steps: 4}, epsilon: 1/255, conditions: {brightness: 0.001}, require: {accuracy: 0}}
+  - {id: nes, attack: {name: nes, samples: 10}, norm: l2, epsilon: 0.1, queries: 50, require: {accuracy: 0.3}}
   - {id: patch, attack: {name: patch, steps: 10, train_on: 0.5}, size: 40%, require: {accuracy: 0}}
 """
 
@@ -71,7 +72,7 @@ def test_the_checks_that_a_gate_must_state_are_those_that_a_run_makes(ran):
     report = AuditReport.from_json((ran / "out" / "report.json").read_text())
     gates = {gate.id: gate for gate in load_policy(ran / "policy.yaml").gates}
     made = {one.id: tuple(check.name for check in one.health) for one in report.gates if one.attack is not None}
-    assert {OF_BALLS, OF_GRADIENTS} <= set(made.values())
+    assert {OF_BALLS, OF_GRADIENTS, OF_THOSE_WHO_ASK} <= set(made.values())
     assert made == {name: checks_of(gates[name], None) for name in made}
 
 
@@ -503,8 +504,8 @@ def test_gates_that_were_not_run_are_named(project):
     _rewritten(project, alter)
     code, said = _replayed(project)
     assert code == 0
-    assert "the report: 4 of the 5 gates of the policy were not run: pgd[2/255], pgd[4/255], seen, patch" in said
-    assert said.endswith("0 things amiss; 4 of the 5 gates of the policy were not run")
+    assert "the report: 5 of the 6 gates of the policy were not run: pgd[2/255], pgd[4/255], seen, nes, patch" in said
+    assert said.endswith("0 things amiss; 5 of the 6 gates of the policy were not run")
 
 
 def test_that_samples_held_is_said_to_be_as_stated(ran):

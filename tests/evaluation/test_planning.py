@@ -141,7 +141,11 @@ def test_the_time_is_that_of_the_images_and_of_health_checks(tmp_path, a_second_
     few, many = (seconds(f"{{name: pgd, steps: {steps}}}") for steps in (20, 40))
     assert few == pytest.approx(1.1 * 10 * (20 + 2))  # gradients, and two looks; a tenth is for health checks
     assert many == pytest.approx(1.1 * 10 * (40 + 2))
-    assert seconds("square", "epsilon: 3/255, queries: 50") == 10 * (50 + 1)  # who asks is not examined
+    asked = 10 * (50 + 1)
+    assert seconds("noise", "epsilon: 3/255, queries: 50") == asked
+    assert seconds("square", "epsilon: 3/255, queries: 50") == 2 * asked  # noise is asked about ten samples as well
+    flat_images(tmp_path, [190] * 200, [1] * 200)
+    assert seconds("square", "epsilon: 3/255, queries: 50") == pytest.approx(1.1 * 20 * asked)
 
 
 @pytest.mark.parametrize(("conditions", "rows"), [("", 10), (", conditions: {brightness: 0.1, draws: 4}", 2)])

@@ -17,6 +17,7 @@ from robustcheck.attacks.nes import NES
 from robustcheck.attacks.partial_information import PartialInformation
 from robustcheck.attacks.square import Square
 from robustcheck.evaluation import gates
+from robustcheck.evaluation.health.probing import Probes
 from robustcheck.evaluation.search import loop
 from robustcheck.evaluation.search.query_loop import rows_in_flight
 from robustcheck.models import Candidate, LabelOracle, ScoreOracle, Surrogates, TopKOracle, WhiteBox
@@ -40,10 +41,17 @@ def _gate(name, *, queries=400, epsilon="8/255", extra=""):
 
 @pytest.fixture
 def reached(monkeypatch):
-    """Counts the images that reach the network in gates: those that attacks ask about, and those that are judged."""
-    images = {"judged": 0, "asked": []}
-    judging = []
-    adjudicate, run_gate = loop.adjudicate, gates.run_gate
+    """Counts the images that reach the network in gates: those that attacks ask about, are judged, or examine one."""
+    images = {"judged": 0, "asked": [], "examined": 0}
+    judging, examining = [], []
+    adjudicate, run_gate, noise = loop.adjudicate, gates.run_gate, Probes.noise
+
+    def examine(*args):
+        examining.append(True)
+        try:
+            return noise(*args)
+        finally:
+            examining.pop()
 
     def judge(*args):
         judging.append(True)
@@ -56,7 +64,9 @@ def reached(monkeypatch):
         forward = setting.candidate.network.forward
 
         def count(inputs):
-            if judging:
+            if examining:
+                images["examined"] += len(inputs)
+            elif judging:
                 images["judged"] += len(inputs)
             else:
                 images["asked"].append(inputs.clone())
@@ -66,6 +76,7 @@ def reached(monkeypatch):
         return run_gate(gate, replace(setting, candidate=replace(setting.candidate, network=network)), **kwargs)
 
     monkeypatch.setattr(loop, "adjudicate", judge)
+    monkeypatch.setattr(Probes, "noise", examine)
     monkeypatch.setattr("robustcheck.evaluation.evaluation.run_gate", tapped)
     return images
 
@@ -78,6 +89,7 @@ def test_the_counts_are_the_images_that_really_reached_the_artefact(name, oracle
     counts = [outcome.queries for outcome in gate.samples]
     assert asked == sum(counts) == gate.cost.queries.total
     assert gate.cost.forward == asked + reached["judged"]
+    assert gate.cost.health_forward == reached["examined"]
     assert gate.cost.gradient == 0
     assert max(counts) == gate.cost.queries.max <= 400
     assert gate.cost.queries.median == np.median(counts)

@@ -34,6 +34,7 @@ MEANINGS = {
     "as-strong-as-other-patches": "another patch that this adversary may lay too turned clearly more: this one was not "
     "trained to its end",
     "grows-with-size": "a smaller patch turned clearly more: this one was not trained to its end",
+    "beats-noise": "random images turned samples that the attack did not: the attack is too weak",
     "as-strong-as-noise": "random images turned more samples than the attack did: the attack is too weak",
     "holds-against-others": "with what other gates turned, this one does not pass",
 }
@@ -55,6 +56,9 @@ OF_BALLS = (
 )
 """Names of the checks of other attacks of a white box, as an `Examination` makes them."""
 
+OF_THOSE_WHO_ASK = ("beats-noise",)
+"""Names of the checks of attacks that ask, except of noise itself."""
+
 MEND = (
     "mend what hides the candidate's gradients (such as rounding, or probabilities that saturate: let it give logits; "
     "searches leave off only a last softmax or sigmoid, and only in state dicts and ONNX files), or replace the attack "
@@ -63,7 +67,11 @@ MEND = (
 """What to do about a candidate that holds because its gradients cannot be followed."""
 
 _STRENGTHEN = "raise the attack's steps and restarts, or replace it with a stronger one, such as ensemble; else "
+ASK_MORE = "raise queries, or replace the attack with a stronger one that may ask as much"
+"""What to do about an attack that asks too little."""
+
 ADVICE = {
+    "beats-noise": ASK_MORE,
     "enough-steps": "raise the attack's steps, or leave step_size at its default",
     "beats-searches-without-gradients": _STRENGTHEN + MEND,
     "beats-single-steps": _STRENGTHEN + MEND,
@@ -71,9 +79,6 @@ ADVICE = {
     "holds-against-others": _STRENGTHEN + MEND,
 }
 """What to do about a broken check, unless it is to mend what hides the gradients."""
-
-ASK_MORE = "raise queries, or replace the attack with a stronger one that may ask as much"
-"""The same for an attack that asks."""
 
 TRAIN_LONGER = "raise the attack's steps, draws or restarts"
 """The same for a patch."""

@@ -14,13 +14,20 @@ from math import ceil
 from statistics import median
 
 from robustcheck.attacks.searches import QUICK
-from robustcheck.evaluation.health.checks import MOST_OUTDONE, explains, gradients, predicts, same_answers
+from robustcheck.evaluation.health.checks import (
+    MOST_OUTDONE,
+    OF_THOSE_WHO_ASK,
+    explains,
+    gradients,
+    predicts,
+    same_answers,
+)
 from robustcheck.evaluation.health.explaining import is_small
 from robustcheck.evaluation.health.predicting import MIN_EXAMINED
 from robustcheck.evaluation.health.probing import FEWEST_STEPS, ProbeResult, Probes
 from robustcheck.evaluation.search.found import Found, Rise
 from robustcheck.evaluation.search.ledger import Entry, unknown
-from robustcheck.policy import Gate
+from robustcheck.policy import Gate, NoiseSpec
 from robustcheck.results import Cost, HealthCheck, HealthOutcome
 from robustcheck.words import plural
 
@@ -54,6 +61,30 @@ class Examination:
             self._grown(probed.unbounded),
             same_answers(self._drawn),
         )
+
+    def beside_noise(self, cost: Cost, *, spared: str | None) -> HealthCheck:
+        """The check of an attack that asks: what as many random images turn of the samples that held.
+
+        Its adversary, who may ask so often, cannot do both: a sample that only noise turns is luck, and decides nothing
+        by itself.
+
+        Args:
+            cost: of the gate's searches.
+            spared: why nothing has to be asked; None if it has to be.
+        """
+        name = OF_THOSE_WHO_ASK[0]
+        if spared is None and self._drawn is not None:
+            spared = "not tried where answers are drawn"
+        if spared is None and len(self.probes.held) < MIN_EXAMINED:
+            spared = self._too_little()
+        if spared is not None:
+            return HealthCheck(name=name, outcome="not examined", evidence=spared)
+        noise = self.probes.noise(cost)
+        evidence = f"{noise.how} turned {len(noise.turned)} of {noise.of} that held"
+        outcome: HealthOutcome = "suspect" if _outdoes(noise) else "sound"
+        if outcome == "suspect" and self._undermines(noise):
+            outcome = "broken"
+        return HealthCheck(name=name, outcome=outcome, evidence=evidence)
 
     @property
     def _drawn(self) -> float | None:
@@ -207,3 +238,8 @@ def _outdoes(rival: ProbeResult) -> bool:
 def is_examined(gate: Gate) -> bool:
     """Whether a gate's attack is examined by probes: attacks that only ask have no gradients to be masked."""
     return gate.knowledge == "white-box" and gate.epsilon is not None
+
+
+def is_asked_with_noise(gate: Gate) -> bool:
+    """Whether a gate's attack is examined by noise: attacks that may only ask, except noise itself."""
+    return gate.asks and not isinstance(gate.attack, NoiseSpec)

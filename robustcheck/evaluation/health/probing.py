@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod, sqrt
+from typing import Literal
 
 from robustcheck.attacks import GradientAttack, build
 from robustcheck.attacks.searches import Searches
@@ -55,6 +56,7 @@ _UNBOUNDED_STEP, _OF_THE_BALL = 1 / 28, 1 / 4
 _MOST_LONGER, _LONGER = 10, 4  # samples, times the steps
 
 FEWEST_STEPS = 4  # that a search needs before its loss can be said to have risen
+FEWEST_WITH_NOISE = 10  # samples that noise is asked about, whatever that costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +215,18 @@ class Probes:
             self._turned(NoiseSpec(name="noise"), f"noise with {noise} queries", count, queries=noise),
         ]
 
+    def noise(self, cost: Cost) -> ProbeResult:
+        """Asks about random images of samples that held what the gate's own adversary might have asked instead.
+
+        A tenth of the cost pays for one sample in ten, of which a gate on few samples has too few: if noise turns a
+        quarter of those that held, ten samples show it three times in four, and five once in three.
+        """
+        gate = self.search.gate
+        assert gate.queries is not None
+        paid = int(cost.forward * OVERHEAD) // (gate.queries + _ENDS)
+        how, count = "noise with as many queries a sample", max(FEWEST_WITH_NOISE, paid)
+        return self._turned(NoiseSpec(name="noise"), how, count, queries=gate.queries, oracle=gate.oracle)
+
     def _unbounded(self, count: int) -> ProbeResult:
         """Tries a minimum-norm search, which ends where it finds anything at all."""
         if not count or not self.held:
@@ -257,13 +271,14 @@ class Probes:
         count: int,
         *,
         queries: int | None = None,
+        oracle: Literal["float", "stored"] = "float",
         ball: Ball | None = None,
         instead: Searches = (),
     ) -> ProbeResult:
         """Tries what another attack turns of the first samples that held; nothing found is kept."""
         samples, images = self.held[:count], ImageWriter(None, [self.search.gate.id])
         setting = replace(self.search.setting, memory=Memory(), images=images, progress=silent)
-        gate = replace(self.search.gate, attack=spec, queries=queries, oracle="float", descending=False)
+        gate = replace(self.search.gate, attack=spec, queries=queries, oracle=oracle, descending=False)
         ball = ball or self.search.ball
         search = replace(self.search, gate=gate, setting=setting, ball=ball, instead=instead, to_the_nearest=False)
         search.run(samples, search.begin())

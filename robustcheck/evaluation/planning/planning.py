@@ -13,8 +13,9 @@ from robustcheck.errors import EvaluationError
 from robustcheck.evaluation.adversary import goal_of
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
-from robustcheck.evaluation.health.examination import is_examined
+from robustcheck.evaluation.health.examination import is_asked_with_noise, is_examined
 from robustcheck.evaluation.health.predicting import OVERHEAD
+from robustcheck.evaluation.health.probing import FEWEST_WITH_NOISE
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.readings import Readings
 from robustcheck.evaluation.metrics.verdicts import Rule
@@ -218,8 +219,15 @@ class _Planner:
         elif gate.surrogates is not None:
             surrogates = Surrogates([one.candidate for one in setting.load_surrogates(gate.surrogates)])
         timing = Timing(work=work, bill=bill, attacked=scope.attacked, surrogates=surrogates)
-        overhead = float(OVERHEAD) if is_examined(gate) else 0.0
+        overhead = _overhead(gate, len(scope.attacked))
         return replace(planned, seconds=(1 + overhead) * timing.seconds(self.watch))
+
+
+def _overhead(gate: Gate, attacked_count: int) -> float:
+    """What health checks put through the network at most, as a share of what the gate's searches do."""
+    if is_asked_with_noise(gate) and attacked_count:
+        return max(float(OVERHEAD), min(FEWEST_WITH_NOISE, attacked_count) / attacked_count)
+    return float(OVERHEAD) if is_examined(gate) else 0.0
 
 
 def _already(bound: Bound, clean: Metric, rule: Rule) -> tuple[str, ...]:
