@@ -125,7 +125,7 @@ def test_a_verdict_that_does_not_follow_is_said(monkeypatch):
 def test_a_masked_candidate_that_passes_is_said(monkeypatch):
     """With nobody looking at the attack's health, shattered gradients pass."""
     shattered = next(known for known in KNOWN if known.name == "shattered gradient")
-    monkeypatch.setattr("robustcheck.evaluation.gates._health", lambda *_: ())
+    monkeypatch.setattr("robustcheck.evaluation.gates._health", lambda *_, **__: ())
     (answer,) = qualify((shattered,)).answers
     assert (answer.agrees, answer.found) == (False, "pass, 1.000")
 
