@@ -38,8 +38,10 @@ _TOGETHER = (
 _EXPORT = "export it after model.eval()"
 _REACH = (
     "robustcheck calls eval() on it, which reaches no layers in a plain list, tuple or dictionary, nor any that its "
-    "own code sets to training mode: hold them in a torch.nn.ModuleList, or call eval() on them where they are built"
+    "own code sets to training mode: hold them in a torch.nn.ModuleList, call eval() on them where they are built, or "
+    "take out what sets them to training mode"
 )
+_CHANCE_MEANT = "; for dropout by design, call torch.nn.functional.dropout"
 _MEANT = (
     "; if that is intended (values quantised by the range of a batch, statistics of the batch, a fixed seed), set "
     "model.batch_size: 1"
@@ -90,7 +92,8 @@ def check_evaluation_mode(
         chance = max(_apart(alone, probe.one_by_one()) for _ in range(_MORE_CALLS))
     draws = chance > allowed
     if draws and which:
-        raise CandidateError(_refusal("on chance", f"they differ by {chance:.3g}", which, probe.cure))
+        cure = probe.cure if has_mode else probe.cure + _CHANCE_MEANT
+        raise CandidateError(_refusal("on chance", f"they differ by {chance:.3g}", which, cure))
     if draws:
         by_company = _beyond_chance(probe)
     if by_company > allowed:

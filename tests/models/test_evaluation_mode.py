@@ -453,6 +453,60 @@ def test_layers_that_torch_does_not_see(hide):
     assert first_in_training(held) is None
 
 
+class Keeps(Sensitive):
+    """A layer of its own stays in training mode, whatever `eval()` says."""
+
+    def __init__(self, layer, where):
+        super().__init__()
+        self.layer, self.where = layer, where
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.where == "train":
+            getattr(self, self.layer).train()
+        return self
+
+    def forward(self, image):
+        if self.where == "forward":
+            getattr(self, self.layer).train()
+        return super().forward(image)
+
+
+@pytest.mark.parametrize("where", ["train", "forward"])
+@pytest.mark.parametrize(("layer", "what"), [("drop", "chance"), ("bn", "the other images")])
+def test_layers_that_the_network_s_own_code_sets_to_training_mode(layer, what, where, tmp_path):
+    torch.save(_sensitive().state_dict(), tmp_path / "net.pt")
+    options = {"architecture": "test_evaluation_mode:Keeps", "architecture_args": {"layer": layer, "where": where}}
+    meant = ".*by design, call torch.nn.functional.dropout" if layer == "drop" else ""
+    match = rf"depend on {what}.*\({layer} is in training mode\); .*take out what sets them to training mode{meant}$"
+    for size in ("auto", 1):
+        with pytest.raises(CandidateError, match=match):
+            tiny.load(tmp_path / "net.pt", **options, batch_size=size)
+
+
+def test_a_network_that_is_itself_a_layer_in_training_mode_is_named_by_its_kind():
+    assert first_in_training({"": nn.Dropout()}) == "Dropout"
+
+
+class DropsByFunction(Sensitive):
+    """Dropout of which no layer tells; its default is to be active."""
+
+    def forward(self, image):
+        return nn.functional.dropout(super().forward(image))
+
+
+def test_who_forgets_the_mode_of_dropout_by_function_is_told(tmp_path):
+    """Only where the file says nothing of a mode: of others, `model.eval()` was the exporter's to call."""
+    torch.save(_sensitive().state_dict(), tmp_path / "net.pt")
+    tiny.save_trace(DropsByFunction().eval(), tmp_path / "net.ts")
+    options = {"architecture": "test_evaluation_mode:DropsByFunction"}
+    for name, given, told in (("net.pt", options, True), ("net.ts", {}, False)):
+        candidate, _ = tiny.load(tmp_path / name, **given)
+        assert candidate.randomness > 0
+        (note,) = [note for note in candidate.info.notes if "depend on chance" in note]
+        assert ("torch.nn.functional.dropout without training=self.training" in note) == told
+
+
 class OfTheBatch(Sensitive):
     """Somebody meant it, or forgot the axes."""
 
