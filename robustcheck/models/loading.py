@@ -97,7 +97,7 @@ def load_candidate(
         *_negatives(spec),
         *probe_notes,
         *search_notes,
-        *([stochastic.NOTE] if randomness is not None else []),
+        *([stochastic.note(network)] if randomness is not None else []),
     )
     candidate = Candidate(
         network=network,
@@ -123,7 +123,7 @@ def _asked(
     network, raw, some = trial.network, trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
     head = read_head(spec, raw, lambda: trial.beyond(some))
     randomness, notes = check_evaluation_mode(
-        trial.ask, some, trial.chunks.limit, network.in_training, network.precision, has_mode=network.has_mode
+        trial.ask, some, trial.chunks.limit, network.in_training(), network.precision, has_mode=network.has_mode
     )
     logits = head.logits(raw)
     if randomness is not None:

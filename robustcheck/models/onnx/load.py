@@ -67,13 +67,13 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         batched = partial(in_batches, least=batch or 1, most=1, copies=True)
         notes.append("it quantises a whole batch by its range: images are given to it one by one")
 
-    takes = with_a_channel(session.takes, last=channels_last)
+    takes, in_training = with_a_channel(session.takes, last=channels_last), left_in_training(nodes, tensors)
     network = Network(
         forward=batched(session),
         device=device,
         precision=torch.float16 if half else torch.float32,
         takes=with_channels(takes, session.input, nodes, tensors),
-        in_training=left_in_training(nodes, tensors),
+        in_training=lambda: in_training,
         sources=sources,
         notes=tuple(notes),
     )

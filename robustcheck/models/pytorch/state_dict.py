@@ -69,7 +69,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         precision=dtype,
         has_mode=False,
-        in_training=first_in_training(unseen),
+        in_training=lambda: first_in_training({"": module, **unseen}),  # forward may set modes, too
         takes=takes(module),
         whole=whole,
         sources=sources,

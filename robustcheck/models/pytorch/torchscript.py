@@ -83,7 +83,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         convolves_as_laid_out=dtype == torch.float32,
         precision=dtype,
         takes=_takes(module),
-        in_training=next((name for name, part in module.named_modules() if _trains(part)), None),
+        in_training=lambda: next((name for name, part in module.named_modules() if _trains(part)), None),
     )
 
 
