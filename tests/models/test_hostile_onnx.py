@@ -54,6 +54,12 @@ def test_external_data_inside_the_folder(model, store, tmp_path):
     assert [file.path for file in candidate.info.files] == ["net.onnx", "sub/weights.bin"]
 
 
+def test_external_data_that_git_lfs_has_not_fetched(model, store, refused, tmp_path):
+    _outsource(model.graph.initializer[0], ("location", "weights.bin"))
+    (tmp_path / "weights.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4\n")
+    refused(store(model), r"external data file 'weights\.bin', which is a Git LFS pointer, .*`git lfs pull`")
+
+
 @pytest.fixture
 def outside(tmp_path):
     """A file with the right bytes that is not the model's."""

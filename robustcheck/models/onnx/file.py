@@ -17,6 +17,7 @@ from onnx.external_data_helper import uses_external_data
 
 from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
+from robustcheck.lfs_pointers import if_pointer
 from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import first_line
 from robustcheck.models.onnx.loops import called_by, check_loops, functions_of, number_in
@@ -272,6 +273,8 @@ def _inside(location: str, path: Path) -> Path:
         links = file.stat().st_nlink
     except OSError as error:  # as of a name that is too long
         raise CandidateError(f"{path.name} needs its external data file {told}: {error.strerror}") from None
+    if pointer := if_pointer(file):
+        raise CandidateError(f"{path.name} needs its external data file {told}, which {pointer}")
     if links != 1:
         raise CandidateError(f"{path.name} names external data with a hard link elsewhere: {told}; it is not read")
     return file
