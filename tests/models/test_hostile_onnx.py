@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import onnx
 import pytest
 import tiny_models as tiny
 import torch
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from robustcheck.errors import CandidateError
 from robustcheck.models.onnx.file import onnx_files
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import PreprocessSpec
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 
@@ -274,6 +279,18 @@ def test_constants_that_keras_leaves_as_inputs(model, store, refused):
     refused(
         store(model), rf"has 3 inputs \(image, {mean}, {deviation}\); one .* alone; Keras leaves the mean and variance"
     )
+
+
+def test_the_mean_that_keras_leaves_as_an_input_in_its_caffe_mode(model, store, refused):
+    mean = "functional_5_1/Squeeze/input:0"
+    model.graph.input.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, [3]))
+    match = r"has 2 inputs .*: export the network without that and put preprocess: (\{.*\}) in the policy, or write it"
+    with pytest.raises(CandidateError, match=match) as caught:
+        tiny.load(store(model))
+    advised = yaml.safe_load(re.search(match, str(caught.value))[1])
+    shares = torch.tensor([1.0, 0.5, 0.2]).view(1, 3, 1, 1)
+    made = Preprocess(PreprocessSpec(**advised), torch.device("cpu"), maximum=255)(shares).flatten()
+    torch.testing.assert_close(made, torch.tensor([51.0, 127.5, 255.0]) - torch.tensor([103.939, 116.779, 123.68]))
 
 
 @pytest.mark.parametrize("dims", [[10**12, 2], [2**62, 2**62], [-3, 2], [30, 3]])
