@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.axes import with_axes
+from robustcheck.models.axes import has_no_batch, with_axes
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
 from robustcheck.models.onnx.clock import in_time
@@ -150,6 +150,9 @@ class Session:
         return self._first(values)
 
     def _as_taken(self, inputs: torch.Tensor) -> torch.Tensor:
+        if has_no_batch(self.takes, tuple(inputs.shape[1:])):
+            sizes = "×".join(map(str, self.takes))
+            raise CandidateError(f"{self._name} takes one image of {sizes}, without a batch axis: export it with one")
         inputs = with_axes(inputs.to(self._device), self.axes)
         if self._type == torch.uint8:
             inputs = inputs.round().clamp(0, 255)
