@@ -115,11 +115,15 @@ def test_a_name_that_no_file_system_holds(location, model, store, refused):
     refused(store(model), r"net\.onnx needs its external data file '(x|sub/){25,100}': File name too long")
 
 
-def test_a_missing_file_and_a_folder(model, store, refused, tmp_path):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_missing_file_a_folder_and_a_pipe(model, store, refused, tmp_path):
     _outsource(model.graph.initializer[0], ("location", "weights.bin"))
-    refused(store(model), "needs its external data file 'weights.bin', which is not there")
+    refused(store(model), "needs its external data file 'weights.bin', which is not there$")
     (tmp_path / "weights.bin").mkdir()
-    refused(store(model), "needs its external data file 'weights.bin', which is not there")
+    refused(store(model), "needs its external data file 'weights.bin', which is not a plain file$")
+    (tmp_path / "weights.bin").rmdir()
+    os.mkfifo(tmp_path / "weights.bin")
+    refused(store(model), "needs its external data file 'weights.bin', which is not a plain file$")
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,8 @@ def _inside(location: str, path: Path) -> Path:
         if any(folder.joinpath(*pieces[: end + 1]).is_symlink() for end in range(len(pieces))):
             raise CandidateError(f"{path.name} names external data through a symbolic link: {told}; it is not read")
         if not file.is_file():
-            raise CandidateError(f"{path.name} needs its external data file {told}, which is not there")
+            why = "is not a plain file" if file.exists() else "is not there"
+            raise CandidateError(f"{path.name} needs its external data file {told}, which {why}")
         links = file.stat().st_nlink
     except OSError as error:  # as of a name that is too long
         raise CandidateError(f"{path.name} needs its external data file {told}: {error.strerror}") from None
