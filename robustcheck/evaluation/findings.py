@@ -91,9 +91,17 @@ def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> 
         why = "no answers that changed" if gate.asks else "most gradients were zero, NaN or infinite"
         message = (
             f"{plural(len(rest), 'sample')} held, but the attack had little or nothing to follow there: {why} "
-            f"(first: {_first(setting, rest)})"
+            f"(first: {_first(setting, rest)}){_of_probabilities(gate, setting)}"
         )
         yield Finding(code=NOTHING_TO_FOLLOW, severity="warning", message=message)
+
+
+def _of_probabilities(gate: Gate, setting: Setting) -> str:
+    """What to do about a candidate that ends in probabilities whose softmax or sigmoid could not be left off."""
+    candidate = setting.candidate
+    if gate.asks or not candidate.head.outputs_probabilities or candidate.bare is not None:
+        return ""
+    return "; a candidate that gives probabilities should end in the softmax or sigmoid that makes them, or give logits"
 
 
 def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding]:

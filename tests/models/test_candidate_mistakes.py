@@ -10,6 +10,17 @@ from torch import nn
 
 from robustcheck.errors import AccessError, CandidateError, UserCodeError
 
+# --- what is there --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.safetensors", "net.ts", "net.pt2"])
+def test_a_pointer_of_git_lfs_is_no_candidate(name, tmp_path):
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4166\n")
+    match = rf"^{name} is a Git LFS pointer, not the file that it stands for: fetch that with `git lfs pull`$"
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / name)
+
+
 # --- what goes in ---------------------------------------------------------------------------------------------------
 
 
