@@ -297,9 +297,6 @@ def test_an_architecture_that_is_not_there(tmp_path, net):
         tiny.load(tmp_path / "net.safetensors", architecture="tiny_models:TinyNat")
 
 
-LAZY = {"out_channels": 2, "kernel_size": 1}
-
-
 def test_lazy_layers_are_a_sentence(tmp_path, net):
     lazy = {"architecture": "torch.nn:LazyLinear", "architecture_args": {"out_features": 2}}
     tiny.save_safetensors(net.fc, tmp_path / "part.safetensors")
