@@ -84,6 +84,16 @@ def test_the_counts_are_the_images_that_really_reached_the_artefact(name, oracle
     assert min(counts) >= 1
 
 
+def test_the_total_counts_samples_too_that_were_searched_beyond_where_the_gate_was_decided(project, reached):
+    flat_images(project, [160] * 150, [1] * 150)
+    gate = _gate("square", queries=20, epsilon="1/255").replace("accuracy: 0", "accuracy: 0.6")
+    (early,) = brightness_gates(project, gate, extra="decision: {stop: early}")
+    counts = [outcome.queries for outcome in early.samples]
+    assert early.stopped.needed == len(counts) < 50
+    assert early.cost.queries.total == sum(map(len, reached["asked"])) > sum(counts)
+    assert (early.cost.queries.max, early.cost.queries.median) == (max(counts), np.median(counts))
+
+
 def test_samples_that_nobody_asks_about_are_no_part_of_the_median(project):
     flat_images(project, (100, 101, 40, 41, 42), [0, 0, 1, 1, 1])  # three are misread before
     (gate,) = brightness_gates(project, _gate("square", queries=50, epsilon="1/255"))
