@@ -68,8 +68,8 @@ def given(task: PatchTask, name: str) -> tuple[torch.Tensor, str]:
         DataError: the file is none that fits.
     """
     samples = task.setting.samples
-    shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
-    texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
+    shares, note = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
+    texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}" + (note and f", {note}")
     if (stored := texture.shape[-1]) > _FINER * (side := task.shape[-1]):
         # Far finer than the image: each of its pixels shows the mean of what it covers.
         texture = shrunk(texture, side)
