@@ -247,7 +247,10 @@ def test_preprocessing_is_advised_where_it_may_help(error, likely, tmp_path, net
             {"architecture": "tiny_models:tiny_net", "architecture_args": {"kernel": 3}},
             r"tiny_net\(kernel=3\) failed: Type",
         ),
-        ({"architecture": "tiny_models:pictures"}, r"tiny_models:pictures made a Pictures, not a torch\.nn\.Module"),
+        (
+            {"architecture": "tiny_models:pictures"},
+            r"tiny_models:pictures made an object of type Pictures, not a torch\.nn\.Module",
+        ),
         ({"architecture": None}, r"a state dict needs model\.architecture, 'module:callable'"),
     ],
 )

@@ -174,7 +174,9 @@ def build(
         message = f"{reference}({given}) failed: {type(error).__name__}: {first_line(error)}"
         raise CandidateError(f"{key}: {message}") from error
     if not isinstance(module, torch.nn.Module):
-        raise CandidateError(f"{key}: {reference} made a {type(module).__name__}, not a torch.nn.Module")
+        raise CandidateError(
+            f"{key}: {reference} made an object of type {type(module).__name__}, not a torch.nn.Module"
+        )
     modules = {*written_in(reference, make), *layer_modules(module)}
     return module, own_sources(modules, folder=folder)
 
