@@ -16,6 +16,7 @@ from robustcheck.data.samples import Indexes, PixelSpace, Shape, Stored
 from robustcheck.data.spaces import ImageFile, shared_space
 from robustcheck.data.used_range import Used, unused
 from robustcheck.errors import DataError
+from robustcheck.lfs_pointers import if_pointer
 from robustcheck.words import plural
 
 KINDS = "PNG, JPEG, TIFF or DICOM"
@@ -197,7 +198,12 @@ def _is_stored_as_grey(named: tuple[str, Path]) -> bool:
 
 
 def _open(name: str, path: Path) -> ImageFile:
-    return dicom.open_scan(name, path) if _is_scan(path) else pictures.open_picture(name, path)
+    try:
+        return dicom.open_scan(name, path) if _is_scan(path) else pictures.open_picture(name, path)
+    except DataError:
+        if pointer := if_pointer(path):
+            raise DataError(f"{name} {pointer}") from None
+        raise
 
 
 def _is_scan(path: Path) -> bool:

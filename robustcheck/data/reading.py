@@ -10,6 +10,7 @@ from unicodedata import category, normalize
 
 from robustcheck import resources
 from robustcheck.errors import DataError, RobustcheckError
+from robustcheck.lfs_pointers import if_pointer
 from robustcheck.words import did_you_mean, last_line
 
 MAX_PIXELS = 1 << 26  # of an image: 8192 x 8192, above any radiograph, below a decompression bomb
@@ -39,10 +40,13 @@ def existing_file(path: Path, source: str) -> Path:
     """The path, if a file is there.
 
     Raises:
-        DataError: there is none (a file beside it may have been meant), or it is a folder, a pipe or a device.
+        DataError: there is none (a file beside it may have been meant), it is a folder, a pipe or a device, or only a
+            pointer of Git LFS.
     """
     with parsing(source):  # a path may hold a NUL, or lie in a folder that may not be searched
         if path.is_file():
+            if pointer := if_pointer(path):
+                raise DataError(f"{source} {pointer}")
             return path
         if path.exists():
             raise DataError(f"{source}: {path} is not a file")

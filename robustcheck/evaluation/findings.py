@@ -91,17 +91,25 @@ def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> 
         why = "no answers that changed" if gate.asks else "most gradients were zero, NaN or infinite"
         message = (
             f"{plural(len(rest), 'sample')} held, but the attack had little or nothing to follow there: {why} "
-            f"(first: {_first(setting, rest)})"
+            f"(first: {_first(setting, rest)}){_of_probabilities(gate, setting)}"
         )
         yield Finding(code=NOTHING_TO_FOLLOW, severity="warning", message=message)
+
+
+def _of_probabilities(gate: Gate, setting: Setting) -> str:
+    """What to do about a candidate that ends in probabilities whose softmax or sigmoid could not be left off."""
+    candidate = setting.candidate
+    if gate.asks or not candidate.head.outputs_probabilities or candidate.bare is not None:
+        return ""
+    return "; a candidate that gives probabilities should end in the softmax or sigmoid that makes them, or give logits"
 
 
 def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding]:
     """Warn about controls, which nobody optimised, that turn as many samples as the attack."""
     for control in controls:
-        if control.success.successes and (control.success.successes or 0) >= (success.successes or 0):
+        if (turned := control.success.successes) and turned >= (success.successes or 0):
             message = (
-                f"{control.name} turned {control.success.successes} of {control.success.samples} samples, and the "
+                f"{control.name} turned {turned} of {control.success.samples} samples, and the "
                 f"attack {success.successes}: the attack is weak, or its search was too short"
             )
             yield Finding(code="outdone-by-control", severity="warning", message=message)
@@ -110,9 +118,9 @@ def _outdone(success: Metric, controls: tuple[Control, ...]) -> Iterator[Finding
 def nothing_right(gate: Gate, setting: Setting) -> str:
     """Why nothing was attacked if no sample is worth it and, with several findings, what can be done about it."""
     about = "" if gate.goal == "untargeted" else f" that the goal {gate.goal} is about"
-    return f"no sample{about} is read correctly before the attack{_at_once(gate, setting)}: nothing was attacked" + (
-        _ONE_FINDING if _at_once(gate, setting) else ""
-    )
+    at_once = _at_once(gate, setting)
+    more = _ONE_FINDING if at_once else ""
+    return f"no sample{about} is read correctly before the attack{at_once}: nothing was attacked{more}"
 
 
 def _at_once(gate: Gate, setting: Setting) -> str:

@@ -73,11 +73,14 @@ class Standing:
 
     @property
     def queries(self) -> Queries:
-        """What reached the oracle about the samples that were attacked."""
-        if self.found.queries is None or not self.attacked:
+        """What reached the oracle: all of it, and the most and the median of the samples that were attacked.
+
+        A gate that is decided early has searched more samples than it is about: whole stages are searched.
+        """
+        if self.found.queries is None:
             return Queries()
-        counts = self.found.queries[self.attacked]
-        return Queries(total=int(counts.sum()), max=int(counts.max()), median=float(np.median(counts)))
+        counts = self.found.queries[self.attacked] if self.attacked else np.zeros(1)
+        return Queries(total=int(self.found.queries.sum()), max=int(counts.max()), median=float(np.median(counts)))
 
     @property
     def blind(self) -> set[int]:

@@ -23,6 +23,15 @@ def with_axes(images: torch.Tensor, axes: int | None) -> torch.Tensor:
     return images
 
 
+def has_no_batch(takes: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an input takes one image of this shape, or a grey one as (H, W), and has no axis before it.
+
+    Of (1, H, W) the first axis is one: a batch of one grey image.
+    """
+    sizes, image = ([size for size in axes if size != 1] for axes in (takes, shape))
+    return takes[:1] != (1,) and sizes == image
+
+
 def with_a_channel(takes: tuple[int | None, ...], *, last: bool) -> tuple[int | None, ...]:
     """What a graph says that it takes, as images from which `with_axes` makes such inputs."""
     if len(takes) != GREY:

@@ -19,6 +19,12 @@ Ask = Callable[[torch.Tensor, Chunks], torch.Tensor]
 
 _TOLERANCE = 1e-3  # of the largest score, or of 1
 _ROUNDINGS = 4  # steps of the type that scores are in, or were computed in, where those are larger
+# Small scores decide as large ones do. So no more is allowed than a share of how far images are apart, unless rounding
+# alone may do more: in nine untrained networks of torchvision's it did up to 24 steps of the largest score in float32.
+# In a small probability the roundings of its logit count for more: seven times at .001.
+_OF_SPREAD = 0.01
+_MOST_ROUNDINGS = 80  # steps of the largest score
+_SMALL = 1e-3  # scores below this are rounded as this is
 _MORE_CALLS = 3  # about images alone, before their company is blamed: of two answers each may come up by chance
 _CALLS = 20  # about the same images, of a candidate that draws
 _ERRORS = 6.0  # standard errors between means of such calls; for candidates that draw by design up to 4
@@ -32,8 +38,10 @@ _TOGETHER = (
 _EXPORT = "export it after model.eval()"
 _REACH = (
     "robustcheck calls eval() on it, which reaches no layers in a plain list, tuple or dictionary, nor any that its "
-    "own code sets to training mode: hold them in a torch.nn.ModuleList, or call eval() on them where they are built"
+    "own code sets to training mode: hold them in a torch.nn.ModuleList, call eval() on them where they are built, or "
+    "take out what sets them to training mode"
 )
+_CHANCE_MEANT = "; for dropout by design, call torch.nn.functional.dropout"
 _MEANT = (
     "; if that is intended (values quantised by the range of a batch, statistics of the batch, a fixed seed), set "
     "model.batch_size: 1"
@@ -78,14 +86,14 @@ def check_evaluation_mode(
     which = ""
     if in_training is not None:
         notes, which = (*notes, f"{in_training} is in training mode"), f" ({in_training} is in training mode)"
-    step = max(torch.finfo(kind).eps for kind in (once.dtype, precision))
-    allowed = max(_TOLERANCE, _ROUNDINGS * step) * max(1.0, float(once.abs().max()))
+    allowed = _allowed(once, precision)
     chance, by_company = max(_apart(once, again), _apart(alone, alone_again)), _apart(once, alone)
     if chance <= allowed < by_company:  # one that draws among a few answers may give the same one several times
         chance = max(_apart(alone, probe.one_by_one()) for _ in range(_MORE_CALLS))
     draws = chance > allowed
     if draws and which:
-        raise CandidateError(_refusal("on chance", f"they differ by {chance:.3g}", which, probe.cure))
+        cure = probe.cure if has_mode else probe.cure + _CHANCE_MEANT
+        raise CandidateError(_refusal("on chance", f"they differ by {chance:.3g}", which, cure))
     if draws:
         by_company = _beyond_chance(probe)
     if by_company > allowed:
@@ -119,6 +127,15 @@ class _Probe:
                 "the candidate fails on one image alone, as a model in training mode does (batch normalisation); "
                 f"{self.cure}: {error}"
             ) from error
+
+
+def _allowed(scores: torch.Tensor, precision: torch.dtype) -> float:
+    """How far scores (N, K) of the same images may differ, where they were computed in this precision."""
+    step = max(torch.finfo(kind).eps for kind in (scores.dtype, precision))
+    largest = float(scores.abs().max())
+    spread = float((scores.amax(dim=0) - scores.amin(dim=0)).max())
+    at_most = max(_TOLERANCE, _ROUNDINGS * step) * max(1.0, largest)
+    return min(at_most, max(_OF_SPREAD * spread, _MOST_ROUNDINGS * step * max(_SMALL, largest)))
 
 
 def _refusal(what: str, far: str, which: str, cure: str) -> str:

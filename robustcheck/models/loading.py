@@ -14,6 +14,7 @@ import torch
 from robustcheck.data.samples import Samples
 from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
+from robustcheck.lfs_pointers import if_pointer
 from robustcheck.models import artefact, devices, stochastic
 from robustcheck.models.candidate import Candidate, SearchForm
 from robustcheck.models.evaluation_mode import check_evaluation_mode
@@ -97,7 +98,7 @@ def load_candidate(
         *_negatives(spec),
         *probe_notes,
         *search_notes,
-        *([stochastic.NOTE] if randomness is not None else []),
+        *([stochastic.note(network)] if randomness is not None else []),
     )
     candidate = Candidate(
         network=network,
@@ -123,7 +124,7 @@ def _asked(
     network, raw, some = trial.network, trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
     head = read_head(spec, raw, lambda: trial.beyond(some))
     randomness, notes = check_evaluation_mode(
-        trial.ask, some, trial.chunks.limit, network.in_training, network.precision, has_mode=network.has_mode
+        trial.ask, some, trial.chunks.limit, network.in_training(), network.precision, has_mode=network.has_mode
     )
     logits = head.logits(raw)
     if randomness is not None:
@@ -248,6 +249,8 @@ def _spread(alike: Sequence[int], head: AnyHead, logits: torch.Tensor, seed: int
 def _files(path: Path, spec: ModelSpec) -> list[Path]:
     if not path.is_file():
         raise CandidateError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
+    if pointer := if_pointer(path):
+        raise CandidateError(f"{path.name} {pointer}")
     if path.suffix.lower() == ".onnx":
         from robustcheck.models.onnx.file import onnx_files
 

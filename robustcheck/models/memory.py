@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -24,6 +25,9 @@ _SIGNS = (
 # libraries say the second if they do not fit themselves, and also if there is no device.
 _AMBIGUOUS_SIGNS = ("unable to find an engine to execute this computation", "_status_not_initialized")
 
+_OF_A_GRAPH = "[ONNXRuntimeError]"
+_ASKED_FOR = re.compile(r"requested buffer of size (\d{1,20})\b")
+
 
 def is_out_of_memory(error: BaseException, *, rows: int = 1) -> bool:
     """Whether an error of torch or ONNX Runtime says that memory ran out; neither has one type for it.
@@ -36,6 +40,16 @@ def is_out_of_memory(error: BaseException, *, rows: int = 1) -> bool:
         return True
     signs = (*_SIGNS, *(_AMBIGUOUS_SIGNS if rows > 1 else ()))
     return isinstance(error, Exception) and any(sign in str(error).lower() for sign in signs)
+
+
+def _of_one_image(reason: str) -> str:
+    """What to know if one image is too much; of a graph, how much ONNX Runtime asked for."""
+    told, advice = "memory ran out with a batch of one image", "give the gate smaller images or more memory"
+    if _OF_A_GRAPH not in reason:
+        return f"{told}; {advice}"
+    asked = _ASKED_FOR.search(reason)
+    for_one = f", for which its graph asks for {int(asked[1]):,} bytes at once" if asked else ""
+    return f"{told}{for_one}; {advice}, or mend the graph if it computes a tensor of an absurd size"
 
 
 class Chunks:
@@ -64,9 +78,7 @@ class Chunks:
                 if not is_out_of_memory(error, rows=size):
                     raise
                 if size <= 1:
-                    raise NoMemoryError(
-                        "memory ran out with a batch of one image; give the gate smaller images or more memory"
-                    ) from error
+                    raise NoMemoryError(_of_one_image(str(error))) from error
             else:
                 start += size
                 continue

@@ -24,10 +24,10 @@ _IN_RUNTIME = re.compile(
 is bounded, so that no hostile message takes long."""
 
 ONLY_ASKS = "use an attack that only asks (square, nes, label_only)"
+NO_GRADIENT_PASSES = "the candidate's scores do not depend differentiably on its input: it has no gradient"
 NO_GRADIENT = (
-    "the candidate's scores do not depend differentiably on its input: it has no gradient, like quantised "
-    f"networks and those with a step in numpy or behind detach(); {ONLY_ASKS}, write that step in torch, or "
-    "transfer from the float network"
+    f"{NO_GRADIENT_PASSES}, like quantised networks and those with a step in numpy or behind detach(); {ONLY_ASKS}, "
+    "write that step in torch, or transfer from the float network"
 )
 """Of a network that answers with its decision, or with anything else that no gradient passes."""
 
@@ -48,7 +48,7 @@ class Network:
     convolves_as_laid_out: bool = False  # in torch, in float32, as its inputs lie in memory
     precision: torch.dtype = torch.float32  # the coarsest that it works in; its scores may be wider
     has_mode: bool = True  # its file says what mode it is in; else it was set to evaluation mode after it was built
-    in_training: str | None = None  # what of it is in training mode, such as dropout; None: nothing is known
+    in_training: Callable[[], str | None] = lambda: None  # what of it is in training mode by now, such as dropout
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used
     sources: Mapping[Path, str] = field(default_factory=dict)  # code beside the policy that is part of it, by sha256

@@ -17,6 +17,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.network import Takes
 from robustcheck.models.refusals import not_one_image, reason_of
 from robustcheck.policy import PreprocessSpec
+from robustcheck.words import plural
 
 _NEAR = 0.1  # of a window's width: a gradient reaches so far beyond its ends
 _ANYTHING = "set model.preprocess"
@@ -101,7 +102,9 @@ class Preprocess:
             )
         for key, values in (("mean", self._spec.mean), ("std", self._spec.std)):
             if len(values) not in (1, wanted):
-                raise CandidateError(f"model.preprocess.{key} has {len(values)} numbers for {wanted} channels")
+                raise CandidateError(
+                    f"model.preprocess.{key} has {plural(len(values), 'number')} for {plural(wanted, 'channel')}"
+                )
 
     @property
     def visible(self) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.head import Head, of_labels
 from robustcheck.models.multilabel_head import AnyHead, FindingsHead
 from robustcheck.policy import ModelSpec
+from robustcheck.words import plural
 
 _SUM_TOLERANCE = 1e-3
 _ROUNDED_SUM_TOLERANCE = 0.05  # ten labels in steps of 1/127 sum to 1 ± .04
@@ -55,7 +56,7 @@ def read_head(spec: ModelSpec, raw: torch.Tensor, beyond: Callable[[], torch.Ten
     # Of labels that compete the highest score decides, whatever the scores are.
     probabilities = bool(looks) if spec.output == "auto" else spec.output != "logits"
     kind = "probabilities" if probabilities else "logits"
-    known = f"inferred from {len(raw)} samples" if spec.output == "auto" else "as the policy says"
+    known = f"inferred from {plural(len(raw), 'sample')}" if spec.output == "auto" else "as the policy says"
     if looks is False and probabilities:
         known += "; on far brighter inputs they leave 0 to 1"
     if probabilities and competing and not _sum_to_1(raw, _rounded(raw)):

@@ -10,7 +10,16 @@ from robustcheck.models.multilabel_head import AnyHead
 from robustcheck.models.network import Network
 
 CALLS = 20  # on each clean image
-NOTE = f"its answers depend on chance: clean images are read as most of {CALLS} calls read them"
+_NOTE = f"its answers depend on chance: clean images are read as most of {CALLS} calls read them"
+_PERHAPS_NOT_MEANT = (
+    "; if that is not meant, look for torch.nn.functional.dropout without training=self.training, which draws in "
+    "evaluation mode, too"
+)
+
+
+def note(network: Network) -> str:
+    """What the reader of a report should know; no layer shows whether dropout that is called as a function is meant."""
+    return _NOTE if network.has_mode else _NOTE + _PERHAPS_NOT_MEANT
 
 
 def usual(head: AnyHead, calls: torch.Tensor) -> torch.Tensor:

@@ -151,10 +151,10 @@ def _other_word(given: Any, expected: str, path: KeyPath) -> str:
 
 def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
     key, allowed = str(path[-1]), _keys_beside(path, data)
-    homes = list(_homes(key))
-    # Where the key belongs helps more than what it resembles here.
-    hint = f"; it belongs to {' or '.join(homes)}" if homes else did_you_mean(key, allowed)
-    return f"unknown key; allowed here: {', '.join(allowed)}{hint}"
+    resembled, homes = did_you_mean(key, allowed), " or ".join(_homes(key))
+    # A slip of the pen is likelier than a key of another place, which may still be what was meant.
+    belongs = f" ({key} belongs to {homes})" if resembled else f"; it belongs to {homes}"
+    return f"unknown key; allowed here: {', '.join(allowed)}{resembled}{belongs if homes else ''}"
 
 
 def _unknown_attack(given: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import cos, radians, sin
+from math import asin, cos, inf, radians, sin, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from robustcheck.policy.schema import GateSpec
 from robustcheck.policy.sections import Faults, attack_name, attack_spec, one_of_labels, placed_entries, section, stands
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.tree import KeyPath
-from robustcheck.policy.viewing_spec import CONDITIONS, ConditionsSpec
+from robustcheck.policy.viewing_spec import CAMERA_DISTANCE, CONDITIONS, ConditionsSpec
 from robustcheck.words import listed, shown
 
 _OF_A_BALL = ("epsilon", "norm", "ladder")
+_FEWEST_PIXELS = 8  # along a side of an image
 _OF_TRAINING = (
     "surrogate", "train", "universal", "train_on", "images", "steps", "draws", "step_size", "restarts",
 )  # fmt: skip
@@ -92,12 +93,8 @@ def _conditions(name: str, gate: dict[str, Any], at: KeyPath) -> Faults:
         spec = ConditionsSpec.model_validate(conditions)
     except ValueError:
         return  # reported with the schema's mistakes
-    for key, ends, nothing in (
-        ("contrast", spec.contrast, ((0.0, 0.0),)),
-        ("brightness", spec.brightness, ((1.0, 1.0), (-1.0, -1.0))),
-    ):
-        if ends is not None and ends in nothing:
-            yield (*where, key), f"found {ends[0]:g} to {ends[1]:g}, which leaves nothing of any image visible"
+    if (one_grey := _one_grey(spec)) is not None:
+        yield (*where, one_grey[0]), f"found {one_grey[1]}, which leaves nothing of any image visible"
     if spec.translation is not None and _out_of_view(spec):
         yield (
             (*where, "translation"),
@@ -139,14 +136,42 @@ def _magnitudes(ends: tuple[float, float]) -> tuple[float, float]:
     return (0.0 if ends[0] <= 0 <= ends[1] else low), high
 
 
+def _one_grey(spec: ConditionsSpec) -> tuple[str, str] | None:
+    """The condition that makes every pixel of every look the same, whatever the image, and what was found of it.
+
+    A contrast c and a brightness b take the levels from 0 to 1 to those from (1 - c) / 2 + b to (1 + c) / 2 + b.
+    """
+    contrast, brightness = spec.contrast or (1.0, 1.0), spec.brightness or (0.0, 0.0)
+    if contrast == (0.0, 0.0):
+        return "contrast", "0 to 0"
+    grainy = spec.noise is not None and spec.noise[1] > 0  # brings some of what was beyond the range back into it
+    if grainy or _magnitudes(brightness)[0] < (1 + contrast[1]) / 2:
+        return None
+    beside = "" if spec.contrast is None else f" with a contrast of {contrast[0]:g} to {contrast[1]:g}"
+    return "brightness", f"{brightness[0]:g} to {brightness[1]:g}{beside}"
+
+
 def _out_of_view(spec: ConditionsSpec) -> bool:
-    """Whether no draw leaves anything of the image to be seen."""
+    """Whether no draw leaves anything of an image to be seen, whatever its shape.
+
+    However it is turned, an image stays within the circle through its corners, and the view within the diagonal
+    that the image is shifted along. So the two are apart if their corners are.
+    """
     nearest, _ = _magnitudes(spec.translation or (0.0, 0.0))
-    start, end = spec.rotation or (0.0, 0.0)
-    turns = [radians(start + (end - start) * step / 360) for step in range(361)]
-    largest = max((spec.scale or (1.0, 1.0))[1], 1.0 if spec.perspective is None else 2.0)
-    reach = max(abs(cos(turn)) + abs(sin(turn)) for turn in turns) * largest / 2
-    return nearest >= 0.5 + reach - 1e-9
+    largest = _largest(spec)
+    # Pixels are read linearly: at an edge they are seen as far as half a pixel of the image beyond it.
+    beyond = largest - (1 if spec.perspective is None else 0)
+    return nearest >= 0.5 + largest / 2 + max(0.0, beyond) / (2 * _FEWEST_PIXELS) - 1e-9
+
+
+def _largest(spec: ConditionsSpec) -> float:
+    """How far from the middle a corner of an image is ever seen, of where it is seen without conditions."""
+    scale = (spec.scale or (1.0, 1.0))[1]
+    # A corner comes nearer to a camera as it is tilted, and is seen farther out until it moves along the line of sight.
+    corner = scale * sqrt(2) / CAMERA_DISTANCE
+    tilt = min(radians(_magnitudes(spec.perspective or (0.0, 0.0))[1]), asin(min(corner, 1.0)))
+    ahead = 1 - corner * sin(tilt)
+    return scale * cos(tilt) / ahead if ahead > 0 else inf
 
 
 def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Faults:

@@ -23,6 +23,7 @@ from robustcheck.words import shown
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom: shares of the image's width and height."""
 
+_MOST_SHOWN = 8  # values of a list
 _SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 _BOX: dict[str, Any] = {"type": "array", "items": _SHARE, "minItems": 4, "maxItems": 4}
 _BOXES = "boxes are [left, top, right, bottom], shares of the image's width and height such as [0.1, 0.1, 0.4, 0.3]"
@@ -33,6 +34,13 @@ def _is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 
+def _written(value: Any) -> str:
+    """A value as a message quotes it, and of a list its first values."""
+    if not isinstance(value, (list, tuple)):
+        return shown(value)
+    return f"[{', '.join(map(shown, value[:_MOST_SHOWN]))}{', …' * (len(value) > _MOST_SHOWN)}]"
+
+
 def _area(value: Any) -> Any:
     """A file's name, one box, or a list of boxes."""
     if isinstance(value, str) and value:
@@ -41,17 +49,19 @@ def _area(value: Any) -> Any:
     for box in boxes:
         sound = isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_share, box))
         if not sound:
-            found = f"[{', '.join(map(shown, box))}]" if isinstance(box, (list, tuple)) else shown(box)
-            raise ValueError(f"found {found}; give a file, or boxes; {_BOXES}")
+            raise ValueError(f"found {_written(box)}; give a file, or boxes; {_BOXES}")
         if box[0] >= box[2] or box[1] >= box[3]:
-            raise ValueError(f"found [{', '.join(map(shown, box))}], a box without an area; {_BOXES}")
+            raise ValueError(f"found {_written(box)}, a box without an area; {_BOXES}")
     return [tuple(map(float, box)) for box in boxes]
 
 
 def _location(value: Any) -> Any:
-    if value != "random" and not (isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))):
-        raise ValueError(f"found {shown(value)}; give {_CENTRE}")
-    return value
+    if value == "random" or (isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))):
+        return value
+    sound = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+    outside = [shown(one) for one in value if not _is_share(one)] if sound else []
+    beyond = f", where {' and '.join(outside)} {'is' if len(outside) == 1 else 'are'} not between 0 and 1"
+    raise ValueError(f"found {_written(value)}{beyond if outside else ''}; give {_CENTRE}")
 
 
 def _train_on(value: Any) -> Any:

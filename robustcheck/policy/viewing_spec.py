@@ -14,6 +14,8 @@ from robustcheck.words import shown
 
 Range = tuple[float, float]
 
+CAMERA_DISTANCE = 4.0  # of a camera that sees an image fill its view, in halves of the image's longer side
+
 _LEAST, _LEAST_FROM_A_PLACE = 100, 10  # looks, where something is drawn for them that no place of a grid sets
 
 _NUMBER: dict[str, Any] = {"type": "number"}

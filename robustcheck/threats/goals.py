@@ -53,8 +53,8 @@ class Goal:
         if self.kind == "untargeted":
             return torch.ones_like(labels, dtype=torch.bool)
         if self.multilabel:
-            present = labels & self._findings
-            return present != (0 if self.kind == "missed_finding" else self._findings)
+            there = labels & self._findings
+            return there != (0 if self.kind == "missed_finding" else self._findings)
         return labels.eq(self.positive or 0) if self.kind == "missed_finding" else labels.ne(self.toward or 0)
 
     def attackable(self, decisions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -95,10 +95,10 @@ class Goal:
 
     def attackable_findings(self, labels: torch.Tensor) -> torch.Tensor:
         """Which of several findings (N, K) the adversary may turn on samples with true readings (N,)."""
-        present = self.present(labels)
+        there = self.present(labels)
         if self.kind == "untargeted":
-            return torch.ones_like(present)
-        wanted = present if self.kind == "missed_finding" else ~present
+            return torch.ones_like(there)
+        wanted = there if self.kind == "missed_finding" else ~there
         if self.positive is None:
             return wanted
         return wanted & (torch.arange(self.labels, device=labels.device) == self.positive)

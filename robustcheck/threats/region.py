@@ -64,8 +64,8 @@ class Region(ByLargestChange):
 
     def contains(self, stored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Which (N,) of the stored integer images lie in the region, exactly."""
-        outside = (stored.int() == clean.int()) | self._mask(stored)
-        return self._storable(stored) & outside.flatten(1).all(dim=1)
+        allowed = (stored.int() == clean.int()) | self._mask(stored)
+        return self._storable(stored) & allowed.flatten(1).all(dim=1)
 
     def mask(self, height: int, width: int) -> torch.Tensor:
         """Which pixels (H, W) may change."""

@@ -21,12 +21,12 @@ from torch.nn.functional import grid_sample
 
 from robustcheck.models.grey_levels import shares_of
 from robustcheck.policy import ConditionsSpec
+from robustcheck.policy.viewing_spec import CAMERA_DISTANCE
 from robustcheck.threats.ball import per_row
 from robustcheck.threats.patch import means_of_parts
 
 LOOK_DRAWS = 12  # uniform numbers from which a look is made
 
-_CAMERA_DISTANCE = 4.0  # at scale 1, in halves of the image's longer side
 _SPARE = 1 / 3  # of a pixel: how much farther apart than pixels points that are read linearly may lie
 _TINY = 1e-3
 _KEPT_BYTES = 1 << 26  # of the matrices that resample axes of one length
@@ -187,7 +187,7 @@ def _homography(shape: torch.Size, looks: Looks, count: int, device: torch.devic
     rotation = _matrix([[turn.cos(), -turn.sin(), zero], [turn.sin(), turn.cos(), zero], [zero, zero, one]])
     # A rotation in space by `tilt` about an axis in the plane (Rodrigues), of which the plane needs two columns.
     x, y, less = axis.cos(), axis.sin(), 1 - tilt.cos()
-    away = _CAMERA_DISTANCE
+    away = CAMERA_DISTANCE
     tilted = _matrix(
         [
             [tilt.cos() + x * x * less, x * y * less, zero],

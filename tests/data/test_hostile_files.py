@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from robustcheck.data import reading
+from robustcheck.data.files import open_files
 from robustcheck.data.pictures import open_picture
 from robustcheck.errors import DataError
 
@@ -125,6 +126,23 @@ def test_a_directory_that_is_named_like_an_archive(tmp_path, load):
     (tmp_path / "data.npz").mkdir()
     with pytest.raises(DataError, match=r"data\.npz: .*data\.npz is not a file$"):
         load("data.npz")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4166\n"
+
+
+@pytest.mark.parametrize("name", ["data.npz", "data.csv"])
+def test_a_pointer_of_git_lfs_is_no_data(tmp_path, load, name):
+    (tmp_path / name).write_bytes(POINTER)
+    with pytest.raises(DataError, match=rf"^{name} is a Git LFS pointer, .*: fetch that with `git lfs pull`$"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.dcm"])
+def test_a_pointer_of_git_lfs_is_no_image(tmp_path, name):
+    (tmp_path / name).write_bytes(POINTER)
+    with pytest.raises(DataError, match=rf"^{name} is a Git LFS pointer"):
+        open_files([(name, tmp_path / name)])
 
 
 def test_a_damaged_body(forged, load):

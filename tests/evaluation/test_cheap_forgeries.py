@@ -207,6 +207,23 @@ def test_costs_and_curves_are_numbers(amiss, ran):
     assert "patch: it states a curve over budgets, which its attack does not give" in said
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_queries_are_those_of_the_samples(amiss, tmp_path, early):
+    brightness_project(tmp_path, levels=(100,) * 150)
+    gate = "  - {id: square, attack: square, epsilon: 1/255, queries: 20, require: {accuracy: 0.6}}"
+    run_in(tmp_path, gate, extra="decision: {stop: early}" if early else "")
+    assert amiss(tmp_path) == ""
+
+    def stated(**queries):
+        return amiss(tmp_path, lambda gates: gates["square"]["cost"]["queries"].update(queries))
+
+    assert "square: cost.queries.total is stated as 5, but its samples cost " in stated(total=5)
+    # One that was decided early may have asked about others, too.
+    assert ("cost.queries.total is stated" in stated(total=1_000_000)) != early
+    assert "square: cost.queries.max is stated as 19, but of its samples it is 20" in stated(max=19)
+    assert "square: cost.queries.median is stated as 2.5, but of its samples it is 20" in stated(median=2.5)
+
+
 # --- where gates stop ------------------------------------------------------------------------------------------------
 
 

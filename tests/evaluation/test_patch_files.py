@@ -77,6 +77,17 @@ def test_a_picture_of_one_bit_is_black_and_white(patched):
     assert (np.load(patched / "out" / gate.patch.array)[0] == np.eye(8) * 255).all()
 
 
+@pytest.mark.parametrize("name", ["sticker.png", "sticker.npy"])
+def test_a_grey_patch_that_is_stored_as_colour_is_read_as_grey(name, patched):
+    grey = np.arange(0, 256, 4, np.uint8).reshape(8, 8)
+    Image.fromarray(grey).convert("RGB").save(patched / "sticker.png")
+    np.save(patched / "sticker.npy", np.stack([grey] * 3))
+    (gate,) = run_patches(patched, f"{{name: patch, shape: square, rotation: 0, scale: 0, patch: {name}}}")
+    assert gate.error is None
+    assert gate.patch.origin == f"given: {name}, stored as colour of three equal channels, and read as grey"
+    assert (np.load(patched / "out" / gate.patch.array) == grey).all()
+
+
 def test_a_picture_that_is_finer_than_the_image_is_seen_as_what_its_pixels_cover(patched):
     """Stripes of which three in four are white: at single points most pixels would see white, or all black."""
     stripes = np.tile(np.array([0, 255, 255, 255], np.uint8), (160, 40))
@@ -134,7 +145,12 @@ def test_deep_images_and_images_of_several_sizes(patched):
     ("name", "pixels", "said"),
     [
         ("wide.png", np.zeros((4, 6), np.uint8), r"wide.png is 4×6 pixels \(height × width\); a patch is square"),
-        ("colour.png", np.zeros((4, 4, 3), np.uint8), "colour.png has 3 channels, and the images have 1"),
+        (
+            "colour.png",
+            np.arange(48, dtype=np.uint8).reshape(4, 4, 3),
+            r"colour.png has 3 channels, and the images have 1 \(it is no grey patch: its channels differ\)$",
+        ),
+        ("two.npy", np.zeros((2, 4, 4), np.uint8), "two.npy has 2 channels, and the images have 1$"),
         ("floats.npy", np.zeros((4, 4), np.float32), "floats.npy holds float32 of shape"),
         ("deep.npy", np.full((1, 4, 4), 300, np.uint16), "deep.npy holds values up to 300; with 8 bits, 0 to 255"),
         ("objects.npy", np.array([{}], dtype=object), "objects.npy: it cannot be read"),

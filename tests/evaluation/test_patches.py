@@ -196,7 +196,7 @@ def test_images_without_room_are_not_trained_on_and_what_names_nothing_is_refuse
 def test_what_is_judged_is_not_trained_on_though_it_is_in_both_splits(patched):
     patch_archive(patched, train=(*DARK, 40))
     (gate,) = run_patches(patched, f"{FIXED}, target: bright}}")
-    assert gate.patch.origin.endswith("on 1 images of the train split")
+    assert gate.patch.origin.endswith("on 1 image of the train split")
     patch_archive(patched, train=DARK)
     (gate,) = run_patches(patched, f"{FIXED}, target: bright}}")
     assert gate.verdict == "error"

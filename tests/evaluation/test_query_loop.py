@@ -96,6 +96,16 @@ def test_the_counts_are_the_images_that_really_reached_the_artefact(name, oracle
     assert min(counts) >= 1
 
 
+def test_the_total_counts_samples_too_that_were_searched_beyond_where_the_gate_was_decided(project, reached):
+    flat_images(project, [160] * 150, [1] * 150)
+    gate = _gate("square", queries=20, epsilon="1/255").replace("accuracy: 0", "accuracy: 0.6")
+    (early,) = brightness_gates(project, gate, extra="decision: {stop: early}")
+    counts = [outcome.queries for outcome in early.samples]
+    assert early.stopped.needed == len(counts) < 50
+    assert early.cost.queries.total == sum(map(len, reached["asked"])) > sum(counts)
+    assert (early.cost.queries.max, early.cost.queries.median) == (max(counts), np.median(counts))
+
+
 def test_samples_that_nobody_asks_about_are_no_part_of_the_median(project):
     flat_images(project, (100, 101, 40, 41, 42), [0, 0, 1, 1, 1])  # three are misread before
     (gate,) = brightness_gates(project, _gate("square", queries=50, epsilon="1/255"))
@@ -191,6 +201,7 @@ def test_a_gate_that_passes_only_because_nothing_could_be_started_is_an_error(pr
     (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert lonely.verdict == "error"
     assert "nothing to follow on 2 of the samples that held" in lonely.error
+    assert "a search that never started shows nothing: raise queries, or add samples" in lonely.error
 
 
 def test_gates_with_other_limits_or_oracles_share_no_counterexamples_and_those_with_the_same_do(project):
@@ -311,14 +322,6 @@ def test_attacks_that_ask_go_down_a_ladder(project):
     assert (small.verdict, large.verdict) == ("pass", "pass")
     held = [outcome.evidence for outcome in small.samples if outcome.status == "held"]
     assert "inherited" in held
-
-
-def test_the_error_says_what_was_missing(project):
-    flat_images(project, (100, 101, 40), [0, 0, 1])
-    gate = _gate("label_only", queries=120).replace("accuracy: 0", "accuracy: 0.5")
-    (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
-    assert lonely.verdict == "error"
-    assert "a search that never started shows nothing: raise queries, or add samples" in lonely.error
 
 
 def test_progress_is_told_while_nothing_is_done(project):

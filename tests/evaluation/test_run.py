@@ -464,6 +464,30 @@ def test_a_candidate_that_hides_its_gradients_does_not_pass(project):
     assert [finding.code for finding in gate.findings] == ["no-usable-gradient", "loss-rises"]
 
 
+SMOOTHED = """
+import torch
+
+class Brightness(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, image):
+        excess = (image.flatten(1).mean(dim=1) - self.threshold) * 20000
+        return torch.stack([-excess, excess], dim=1).softmax(dim=1)END
+"""
+
+
+@pytest.mark.parametrize(("end", "told"), [(" * 0.98 + 0.01", True), ("", False)])
+def test_probabilities_that_do_not_end_in_a_softmax_are_told_what_to_end_in(project, end, told):
+    (project / "brightness.py").write_text(SMOOTHED.replace("END", end))
+    gates = "  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 8/255, require: {accuracy: 0.5}}"
+    (gate,) = _report(project, gates).gates
+    messages = [finding.message for finding in gate.findings if finding.code == "no-usable-gradient"]
+    advice = "should end in the softmax or sigmoid that makes them, or give logits"
+    assert any(advice in message for message in messages) is told
+
+
 def test_a_gate_that_fails_anyway_fails_and_says_that_it_was_blind(project):
     (project / "brightness.py").write_text(HIDDEN)
     gates = "  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 8/255, require: {accuracy: '<= 0.1'}}"

@@ -349,7 +349,7 @@ TRAINED = {
         r"train.architecture: nets:small\(width=3\) failed: TypeError: ",
     ),
     "import": ({"architecture": "nets:smal"}, r"train.architecture: 'nets:smal': .*did you mean 'small'\?"),
-    "channels": ({"preprocess": {"mean": [0.1, 0.2]}}, r"train.preprocess.mean has 2 numbers for 1 channels"),
+    "channels": ({"preprocess": {"mean": [0.1, 0.2]}}, r"train.preprocess.mean has 2 numbers for 1 channel$"),
 }
 
 

@@ -282,7 +282,7 @@ MISTAKES = {
     ),
     "no_network": (
         CandidateError,
-        r"^train.architecture: test_training:no_network made a int, not a torch.nn.Module",
+        r"^train.architecture: test_training:no_network made an object of type int, not a torch.nn.Module",
     ),
     "Smal": (UserCodeError, r"^train.architecture: 'test_training:Smal': .* did you mean 'Small'\?"),
 }

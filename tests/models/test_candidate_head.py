@@ -44,6 +44,10 @@ def test_logits_are_told(labels, output):
     assert head.found == f"logits ({'inferred from 3 samples' if output == 'auto' else 'as the policy says'})"
 
 
+def test_one_sample_is_told_as_one():
+    assert read_head(_spec(labels=THREE), RAW[:1]).found == "logits (inferred from 1 sample)"
+
+
 @pytest.mark.parametrize("labels", [TWO, THREE])
 @pytest.mark.parametrize("output", ["auto", "probabilities"])
 def test_probabilities_are_told(labels, output):

@@ -10,6 +10,17 @@ from torch import nn
 
 from robustcheck.errors import AccessError, CandidateError, UserCodeError
 
+# --- what is there --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.safetensors", "net.ts", "net.pt2"])
+def test_a_pointer_of_git_lfs_is_no_candidate(name, tmp_path):
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4166\n")
+    match = rf"^{name} is a Git LFS pointer, not the file that it stands for: fetch that with `git lfs pull`$"
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / name)
+
+
 # --- what goes in ---------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +247,10 @@ def test_preprocessing_is_advised_where_it_may_help(error, likely, tmp_path, net
             {"architecture": "tiny_models:tiny_net", "architecture_args": {"kernel": 3}},
             r"tiny_net\(kernel=3\) failed: Type",
         ),
-        ({"architecture": "tiny_models:pictures"}, r"tiny_models:pictures made a Pictures, not a torch\.nn\.Module"),
+        (
+            {"architecture": "tiny_models:pictures"},
+            r"tiny_models:pictures made an object of type Pictures, not a torch\.nn\.Module",
+        ),
         ({"architecture": None}, r"a state dict needs model\.architecture, 'module:callable'"),
     ],
 )
@@ -284,9 +298,6 @@ def test_an_architecture_that_is_not_there(tmp_path, net):
     tiny.save_safetensors(net, tmp_path / "net.safetensors")
     with pytest.raises(UserCodeError, match="no 'TinyNat'; did you mean 'TinyNet'"):
         tiny.load(tmp_path / "net.safetensors", architecture="tiny_models:TinyNat")
-
-
-LAZY = {"out_channels": 2, "kernel_size": 1}
 
 
 def test_lazy_layers_are_a_sentence(tmp_path, net):

@@ -237,8 +237,8 @@ def test_rows_are_independent():
     ("options", "stored", "match"),
     [
         ({"channels": 1}, (3, 8, 8), r"images have 3 channels, but model\.preprocess\.channels is 1; only grey images"),
-        ({"mean": (0.1, 0.2, 0.3)}, (1, 8, 8), r"model\.preprocess\.mean has 3 numbers for 1 channels"),
-        ({"std": (0.1, 0.2)}, (3, 8, 8), r"model\.preprocess\.std has 2 numbers for 3 channels"),
+        ({"mean": (0.1, 0.2, 0.3)}, (1, 8, 8), r"model\.preprocess\.mean has 3 numbers for 1 channel$"),
+        ({"std": (0.1, 0.2)}, (3, 8, 8), r"model\.preprocess\.std has 2 numbers for 3 channels$"),
         ({"channels": 3, "mean": (0.1, 0.2)}, (1, 8, 8), r"model\.preprocess\.mean has 2 numbers for 3 channels"),
         ({"order": "BGR"}, (1, 8, 8), r"model\.preprocess\.order is BGR, but the network is given 1 channels"),
         (

@@ -52,11 +52,17 @@ def _stacked(z):
     return torch.stack((p, 1.0 - p), 1)
 
 
+def _cut_and_divided(z):
+    p = z.softmax(dim=1).clamp(1e-7, 1 - 1e-7)
+    return p / p.sum(dim=1, keepdim=True)
+
+
 ENDS = {
     "softmax": (lambda z: z.softmax(dim=1), 2, "softmax"),
     "by keyword": (lambda z: torch.softmax(input=z, dim=1), 2, "softmax"),
     "of logarithms": (lambda z: torch.exp(z.log_softmax(dim=1)), 2, "softmax"),
     "of logarithms, written out": (lambda z: (z - z.logsumexp(dim=1, keepdim=True)).exp(), 2, "softmax"),
+    "cut and divided by its sum": (_cut_and_divided, 2, "softmax"),
     "cut": (lambda z: z.softmax(dim=1).clamp(1e-3, 1 - 1e-3), 2, "softmax"),
     "cut otherwise": (lambda z: torch.clip(z.softmax(dim=1), 0.0, 1.0), 2, "softmax"),
     "of maps": (lambda z: z[:, :, None, None].softmax(dim=1).flatten(1), 3, "softmax"),
@@ -126,11 +132,65 @@ def test_what_a_network_uses_itself_stays_a_probability(gain):
         (lambda z: torch.cat([z[:, :1].softmax(dim=1), z[:, 1:].softmax(dim=1)], dim=1), 2, "softmax"),
         (lambda z: torch.cat([1 - z[:, :1].sigmoid(), z[:, 1:].sigmoid()], dim=1), 2, "softmax"),
         (lambda z: z, 2, "softmax"),
+        (lambda z: z.exp() / z.sum(dim=1, keepdim=True), 2, "softmax"),
+        (lambda z: z.softmax(dim=1) / 2, 2, "softmax"),
+        (lambda z: z.sigmoid() / z.sigmoid().sum(dim=1, keepdim=True), 2, "softmax"),
     ],
-    ids=["softmax", "sigmoids", "complement", "scaled", "mean", "two softmaxes", "two sigmoids", "logits"],
+    ids=[
+        *("softmax", "sigmoids", "complement", "scaled", "mean", "two softmaxes", "two sigmoids", "logits"),
+        *("another's sum", "halved", "shares"),
+    ],
 )
 def test_a_network_that_ends_otherwise_is_left_as_it_is(end, outputs, ending):
     assert leave_off(Ending(end, outputs).eval(), ending) is None
+
+
+@pytest.mark.parametrize("divide", [torch.div, lambda e, total: e / total], ids=["div", "/"])
+@pytest.mark.parametrize("largest", [True, False])
+def test_a_softmax_that_is_written_out_is_left_off(largest, divide):
+    def end(z):
+        e = torch.exp(z - z.max(1, keepdim=True).values if largest else z)
+        return divide(e, e.sum(1, keepdim=True))
+
+    network = Ending(end).eval()
+    without = leave_off(network, "softmax")
+    expected = network.logits(IMAGES)
+    torch.testing.assert_close(without(IMAGES).log_softmax(dim=1), expected.log_softmax(dim=1))
+    assert not {"sum", torch.exp} & {node.target for node in without.graph.nodes}
+
+
+IN_PARTS = {
+    "written out": [
+        helper.make_node("ReduceMax", ["logits"], ["most"], axes=[1]),
+        helper.make_node("Sub", ["logits", "most"], ["below"]),
+        helper.make_node("Exp", ["below"], ["parts"]),
+    ],
+    "cut and divided by its sum": [
+        helper.make_node("Softmax", ["logits"], ["p"], axis=1),
+        helper.make_node("Clip", ["p", "least"], ["parts"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_a_softmax_in_several_steps_of_onnx(name, tmp_path):
+    """As of scikit-learn's discriminants and of JAX, and as networks are exported that cut their probabilities."""
+    weights = drawn(tiny.HEIGHT * tiny.WIDTH, 2)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["logits"]),
+        *IN_PARTS[name],
+        helper.make_node("ReduceSum", ["parts", "axes"], ["total"]),
+        helper.make_node("Div", ["parts", "total"], ["scores"]),
+    ]
+    held = [("w", weights), ("b", np.float32([0, 150])), ("axes", np.int64([1])), ("least", np.float32(1e-7))]
+    onnx.save(model_of(nodes, held=held), tmp_path / "net.onnx")
+    candidate, _ = tiny.load(tmp_path / "net.onnx", tiny.pictures(7))
+    assert any("searches use the input of its last softmax" in note for note in candidate.info.notes)
+    labels = torch.zeros(7, dtype=torch.int64)
+    gradient = candidate.gradient(IMAGES, labels, labels, lambda logits, *_: logits[:, 1] - logits[:, 0])[2]
+    expected = torch.from_numpy(weights[:, 1] - weights[:, 0]).reshape(1, 1, tiny.HEIGHT, tiny.WIDTH)
+    torch.testing.assert_close(gradient, expected.expand(7, -1, -1, -1))
 
 
 @pytest.mark.parametrize("bias", [11, 40])

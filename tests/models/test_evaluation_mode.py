@@ -222,6 +222,73 @@ def test_a_few_steps_of_the_type_of_scores_are_the_image_s_own(kind, steps, allo
                 check_evaluation_mode(*given)
 
 
+class Small(Sensitive):
+    """Scores that are far below 1: logits, or probabilities of something rare."""
+
+    def __init__(self, ending="logits"):
+        super().__init__()
+        self.ending = ending
+
+    def forward(self, image):
+        scores = self.fc(self.drop(self.bn(self.conv(image)).abs().mean((2, 3))))
+        return 1e-4 * scores if self.ending == "logits" else (0.2 * scores[:, :1] - 8).sigmoid()
+
+
+@pytest.mark.parametrize("ending", ["logits", "probabilities"])
+@pytest.mark.parametrize("name", tiny.FORMATS)
+def test_in_small_scores_other_images_count_as_in_large_ones(name, ending, tmp_path):
+    net = Small(ending)
+    net.load_state_dict(_sensitive().state_dict())
+    given = {} if ending == "logits" else {"task": "binary", "positive": "ill"}
+    tiny.FORMATS[name](net.eval(), tmp_path / name)
+    for number in (1, 6):
+        assert tiny.load(tmp_path / name, tiny.pictures(number), **given)[0].randomness is None
+    net.bn.train()
+    tiny.FORMATS[name](net, tmp_path / name)
+    for number in (1, 6):
+        with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+            tiny.load(tmp_path / name, tiny.pictures(number), **given)
+
+
+def test_in_small_scores_chance_counts_as_in_large_ones(tmp_path):
+    net = Small()
+    net.load_state_dict(_sensitive().state_dict())
+    net.eval().drop.train()
+    tiny.save_script(net, tmp_path / "net.ts")
+    with pytest.raises(CandidateError, match="depend on chance"):
+        tiny.load(tmp_path / "net.ts")
+
+
+@pytest.mark.parametrize(
+    ("scores", "allowed"),
+    [
+        ([[1e-4, -1e-4], [-1e-4, 1e-4]], 2e-6),
+        ([[1000.0, 1000.5], [1001.0, 1000.0]], 0.01),  # an offset tells nothing apart
+        ([[0.0, 1.0], [1.0, 0.0]], 1e-3),
+        ([[0.0, 1.0], [0.0, 1.0]], 80 * 2**-23),  # saturated alike
+        ([[-1e-5, -11.5]], 11.5 * 80 * 2**-23),  # of one image only rounding is known
+        ([[1e-12]], 1e-3 * 80 * 2**-23),
+        ([[0.0], [0.0]], 1e-3 * 80 * 2**-23),
+    ],
+)
+def test_what_is_allowed_is_a_share_of_how_far_images_are_apart(scores, allowed):
+    told = torch.tensor(scores)
+
+    def ask_with(change):
+        def ask(images, _chunks):
+            if len(images) > 1:
+                return torch.cat([told, told])
+            return told[int(images.amax())][None] + change
+
+        return ask
+
+    images = torch.arange(len(told))[:, None, None, None].float()
+    step = 2 * float(told.abs().max()) * 2**-23
+    assert check_evaluation_mode(ask_with(0.9 * allowed - step), images, 4, None) == (None, ())
+    with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+        check_evaluation_mode(ask_with(1.1 * allowed + step), images, 4, None)
+
+
 class Halves(Sensitive):
     """Works in float16, and answers in float32."""
 
@@ -384,6 +451,60 @@ def test_layers_that_torch_does_not_see(hide):
     assert first_in_training(held) == f"{where}.bn"
     held[where].eval()
     assert first_in_training(held) is None
+
+
+class Keeps(Sensitive):
+    """A layer of its own stays in training mode, whatever `eval()` says."""
+
+    def __init__(self, layer, where):
+        super().__init__()
+        self.layer, self.where = layer, where
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.where == "train":
+            getattr(self, self.layer).train()
+        return self
+
+    def forward(self, image):
+        if self.where == "forward":
+            getattr(self, self.layer).train()
+        return super().forward(image)
+
+
+@pytest.mark.parametrize("where", ["train", "forward"])
+@pytest.mark.parametrize(("layer", "what"), [("drop", "chance"), ("bn", "the other images")])
+def test_layers_that_the_network_s_own_code_sets_to_training_mode(layer, what, where, tmp_path):
+    torch.save(_sensitive().state_dict(), tmp_path / "net.pt")
+    options = {"architecture": "test_evaluation_mode:Keeps", "architecture_args": {"layer": layer, "where": where}}
+    meant = ".*by design, call torch.nn.functional.dropout" if layer == "drop" else ""
+    match = rf"depend on {what}.*\({layer} is in training mode\); .*take out what sets them to training mode{meant}$"
+    for size in ("auto", 1):
+        with pytest.raises(CandidateError, match=match):
+            tiny.load(tmp_path / "net.pt", **options, batch_size=size)
+
+
+def test_a_network_that_is_itself_a_layer_in_training_mode_is_named_by_its_kind():
+    assert first_in_training({"": nn.Dropout()}) == "Dropout"
+
+
+class DropsByFunction(Sensitive):
+    """Dropout of which no layer tells; its default is to be active."""
+
+    def forward(self, image):
+        return nn.functional.dropout(super().forward(image))
+
+
+def test_who_forgets_the_mode_of_dropout_by_function_is_told(tmp_path):
+    """Only where the file says nothing of a mode: of others, `model.eval()` was the exporter's to call."""
+    torch.save(_sensitive().state_dict(), tmp_path / "net.pt")
+    tiny.save_trace(DropsByFunction().eval(), tmp_path / "net.ts")
+    options = {"architecture": "test_evaluation_mode:DropsByFunction"}
+    for name, given, told in (("net.pt", options, True), ("net.ts", {}, False)):
+        candidate, _ = tiny.load(tmp_path / name, **given)
+        assert candidate.randomness > 0
+        (note,) = [note for note in candidate.info.notes if "depend on chance" in note]
+        assert ("torch.nn.functional.dropout without training=self.training" in note) == told
 
 
 class OfTheBatch(Sensitive):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import onnx
 import pytest
 import tiny_models as tiny
 import torch
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from robustcheck.errors import CandidateError
 from robustcheck.models.onnx.file import onnx_files
+from robustcheck.models.preprocess import Preprocess
+from robustcheck.policy import PreprocessSpec
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 
@@ -52,6 +57,12 @@ def test_external_data_inside_the_folder(model, store, tmp_path):
     candidate, logits = tiny.load(store(model))
     np.testing.assert_allclose(logits, tiny.pictures().shares().flatten(1).numpy() @ WEIGHTS, rtol=1e-5)
     assert [file.path for file in candidate.info.files] == ["net.onnx", "sub/weights.bin"]
+
+
+def test_external_data_that_git_lfs_has_not_fetched(model, store, refused, tmp_path):
+    _outsource(model.graph.initializer[0], ("location", "weights.bin"))
+    (tmp_path / "weights.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4\n")
+    refused(store(model), r"external data file 'weights\.bin', which is a Git LFS pointer, .*`git lfs pull`")
 
 
 @pytest.fixture
@@ -104,11 +115,15 @@ def test_a_name_that_no_file_system_holds(location, model, store, refused):
     refused(store(model), r"net\.onnx needs its external data file '(x|sub/){25,100}': File name too long")
 
 
-def test_a_missing_file_and_a_folder(model, store, refused, tmp_path):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_missing_file_a_folder_and_a_pipe(model, store, refused, tmp_path):
     _outsource(model.graph.initializer[0], ("location", "weights.bin"))
-    refused(store(model), "needs its external data file 'weights.bin', which is not there")
+    refused(store(model), "needs its external data file 'weights.bin', which is not there$")
     (tmp_path / "weights.bin").mkdir()
-    refused(store(model), "needs its external data file 'weights.bin', which is not there")
+    refused(store(model), "needs its external data file 'weights.bin', which is not a plain file$")
+    (tmp_path / "weights.bin").rmdir()
+    os.mkfifo(tmp_path / "weights.bin")
+    refused(store(model), "needs its external data file 'weights.bin', which is not a plain file$")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +247,17 @@ def test_a_value_without_a_shape_is_named(which, model, store, refused):
 
 def test_an_operator_that_does_not_exist(model, store, refused):
     model.graph.node[-1].op_type = "NoSuchOperator"
-    refused(store(model), r"net\.onnx is not valid ONNX: .*NoSuchOperator")
+    sentence = (
+        r"net\.onnx is not valid ONNX: NoSuchOperator is no operator of ONNX; the converter left it there from another "
+        "framework: replace the layer or function that it comes from before you convert the network$"
+    )
+    refused(store(model), sentence)
+
+
+def test_an_operator_that_the_opset_does_not_have_yet(model, store, refused):
+    model.opset_import[0].version = 11
+    model.graph.node.append(helper.make_node("Einsum", ["scores"], ["sums"], equation="ij->ij"))
+    refused(store(model), "opset 11 has no operator Einsum, which is known from 12 on: export it with a newer opset$")
 
 
 def test_an_empty_graph(model, store, refused):
@@ -258,6 +283,18 @@ def test_constants_that_keras_leaves_as_inputs(model, store, refused):
     refused(
         store(model), rf"has 3 inputs \(image, {mean}, {deviation}\); one .* alone; Keras leaves the mean and variance"
     )
+
+
+def test_the_mean_that_keras_leaves_as_an_input_in_its_caffe_mode(model, store, refused):
+    mean = "functional_5_1/Squeeze/input:0"
+    model.graph.input.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, [3]))
+    match = r"has 2 inputs .*: export the network without that and put preprocess: (\{.*\}) in the policy, or write it"
+    with pytest.raises(CandidateError, match=match) as caught:
+        tiny.load(store(model))
+    advised = yaml.safe_load(re.search(match, str(caught.value))[1])
+    shares = torch.tensor([1.0, 0.5, 0.2]).view(1, 3, 1, 1)
+    made = Preprocess(PreprocessSpec(**advised), torch.device("cpu"), maximum=255)(shares).flatten()
+    torch.testing.assert_close(made, torch.tensor([51.0, 127.5, 255.0]) - torch.tensor([103.939, 116.779, 123.68]))
 
 
 @pytest.mark.parametrize("dims", [[10**12, 2], [2**62, 2**62], [-3, 2], [30, 3]])

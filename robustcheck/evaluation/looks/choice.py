@@ -16,13 +16,18 @@ EOT: TypeAlias = ConditionsEOT | StochasticEOT
 """Expectation over transformation: losses and gradients as means over what is drawn."""
 
 
+def conditions_of(gate: Gate, candidate: Candidate) -> Conditions | None:
+    """Under which conditions images are seen, if under any."""
+    if gate.conditions is None:
+        return None
+    return Conditions(spec=gate.conditions, exported=candidate.preprocess.exported)
+
+
 def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> Viewer:
     """How a gate's proposals are looked at."""
-    if gate.conditions is None:
-        if candidate.randomness is not None:
-            return RepeatedCalls(candidate=candidate, goal=goal)
-        return Once(candidate=candidate, goal=goal)
-    conditions = Conditions(spec=gate.conditions, exported=candidate.preprocess.exported)
+    if (conditions := conditions_of(gate, candidate)) is None:
+        kind = Once if candidate.randomness is None else RepeatedCalls
+        return kind(candidate=candidate, goal=goal)
     if isinstance(spec := gate.attack, RP2Spec):
         return Grid(
             candidate=candidate,
@@ -38,9 +43,8 @@ def viewer_of(gate: Gate, candidate: Candidate, goal: Goal, *, maximum: int) -> 
 def eot_of(gate: Gate, candidate: Candidate) -> EOT | None:
     """What a gate's gradients are means over: looks, or calls of a candidate that draws; None if nothing is drawn."""
     drawing = candidate.randomness is not None and gate.surrogates is None
-    if gate.conditions is not None:
-        conditions = Conditions(spec=gate.conditions, exported=candidate.preprocess.exported)
-        return ConditionsEOT(conditions=conditions, count=gate.conditions.draws, drawing=drawing)
+    if (conditions := conditions_of(gate, candidate)) is not None:
+        return ConditionsEOT(conditions=conditions, count=conditions.spec.draws, drawing=drawing)
     return StochasticEOT() if drawing else None
 
 

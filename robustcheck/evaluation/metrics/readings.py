@@ -43,16 +43,18 @@ class Readings:
 
     def at(self, samples: np.ndarray) -> Readings:
         """The readings of some samples (M,), by number."""
+
+        def some(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[samples]
+
         return replace(
             self,
             labels=self.labels[samples],
             before=self.before[samples],
             after=self.after[samples],
-            positive_probabilities=None
-            if self.positive_probabilities is None
-            else self.positive_probabilities[samples],
-            finding_probabilities=None if self.finding_probabilities is None else self.finding_probabilities[samples],
-            groups=None if self.groups is None else self.groups[samples],
+            positive_probabilities=some(self.positive_probabilities),
+            finding_probabilities=some(self.finding_probabilities),
+            groups=some(self.groups),
         )
 
     def prevalence_of(self, label: int) -> float | None:

@@ -15,7 +15,7 @@ import torch
 
 from robustcheck.attacks.objectives import log_probability
 from robustcheck.evaluation.looks.look import SurrogateViewer
-from robustcheck.evaluation.patches.judging import constant, discard
+from robustcheck.evaluation.patches.judging import constant
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool, Trainer
 from robustcheck.models import Surrogates
@@ -93,7 +93,7 @@ def strongest(task: PatchTask, pool: Pool, surrogates: Surrogates | None, textur
     """
     if len(textures) == 1:
         return 0
-    judge, few = task.patch_judge(discard), pool.some(COMPARED)
+    judge, few = task.patch_judge(), pool.some(COMPARED)
     # An adversary who follows other models may not ask the candidate which patch is best.
     viewer = judge.viewer if surrogates is None else SurrogateViewer(surrogates=surrogates, goal=task.goal)
     judge = replace(judge, pool=few, viewer=viewer, tries=1, key=lambda name: task.key(f"compared/{name}", 0))

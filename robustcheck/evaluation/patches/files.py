@@ -9,13 +9,15 @@ import numpy as np
 from robustcheck.data.files import open_files
 from robustcheck.data.reading import check_memory, existing_file, parsing
 from robustcheck.errors import DataError
+from robustcheck.words import plural
 
 
-def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarray:
-    """A patch's values (C, S, S), float32 shares of the full range.
+def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> tuple[np.ndarray, str]:
+    """A patch's values (C, S, S), float32 shares of the full range; and what is peculiar to its file, or nothing.
 
     A picture of at most 8 bits, for deeper images, has a range of its own; all others are in the images' own grey
-    levels. A grey patch is laid on colour images as it is.
+    levels. A grey patch is laid on colour images as it is, and one that is stored as colour, of three equal channels,
+    is read as grey for grey images, as grey images are that are stored so.
 
     Args:
         name: of the file, .png or .npy (stored integers, (C, S, S) or (S, S)).
@@ -50,10 +52,16 @@ def read_patch(name: str, folder: Path, *, bits: int, channels: int) -> np.ndarr
         raise DataError(f"{name} holds no pixels: it is of shape {stored.shape}")
     if height != width:
         raise DataError(f"{name} is {height}×{width} pixels (height × width); a patch is square")
+    coloured = count == 3 and channels == 1
+    if coloured and (stored == stored[:1]).all():
+        stored, count, note = stored[:1], 1, "stored as colour of three equal channels, and read as grey"
+    else:
+        note = ""
     if count not in (1, channels):
-        raise DataError(f"{name} has {count} channels, and the images have {channels}")
+        hint = " (it is no grey patch: its channels differ)" if coloured else ""
+        raise DataError(f"{name} has {plural(count, 'channel')}, and the images have {channels}{hint}")
     most = (1 << own) - 1
     if int(stored.max()) > most:
         raise DataError(f"{name} holds values up to {int(stored.max())}; with {own} bits, 0 to {most} are allowed")
     shares = stored.astype(np.float32) / most
-    return np.repeat(shares, channels, axis=0) if count < channels else shares
+    return np.repeat(shares, channels, axis=0) if count < channels else shares, note

@@ -14,11 +14,11 @@ from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Admitted, Controlled, controlled, seen_unattacked
 from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.outcomes import most_adverse
-from robustcheck.evaluation.patches.judging import Judgement, Textures, constant, discard
+from robustcheck.evaluation.patches.judging import Judgement, Textures, constant
 from robustcheck.evaluation.patches.making import Made, make
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.search.found import Found, Trace
-from robustcheck.evaluation.search.ledger import UNKNOWN, Entry
+from robustcheck.evaluation.search.ledger import UNKNOWN
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
 from robustcheck.models import Surrogates
@@ -44,10 +44,11 @@ def run_patch_gate(gate: Gate, setting: Setting) -> GateResult:
     task.check()
     if task.attacked:
         made = make(task, surrogates)
-        judgement = task.patch_judge(_keeps(task), surrogates).judge(made.textures)
+        judgement = task.patch_judge(images=setting.images, surrogates=surrogates).judge(made.textures)
         controls = _controls(task)
     attacked = task.attacked
-    broken = {attacked[place]: _entry(task, place, judgement, made) for place in sorted(judgement.turned)}
+    turned = sorted(judgement.turned.items())
+    broken = {attacked[place]: replace(entry, patch=made.files.get(place)) for place, entry in turned}
     scores = {attacked[place]: score for place, score in judgement.scores.items()}
     standing = Standing(
         gate=gate,
@@ -75,36 +76,13 @@ def _trace(task: PatchTask, made: Made, judgement: Judgement) -> Trace:
     )
 
 
-def _keeps(task: PatchTask) -> Callable[[int, np.ndarray], tuple[str | None, str]]:
-    """The function that writes the gate's counterexamples."""
-    images, gate = task.setting.images, task.gate.id
-    return lambda place, stored: images.counterexample(gate, task.attacked[place], stored)
-
-
-def _entry(task: PatchTask, place: int, judgement: Judgement, made: Made) -> Entry:
-    turned = judgement.turned[place]
-    return Entry(
-        decision=turned.decision,
-        distance=turned.largest,
-        score=turned.score,
-        found_by=task.gate.id,
-        attack=task.spec.name,
-        restart=turned.attempt,
-        step=0,
-        share=turned.share,
-        patch=made.files.get(place),
-        file=turned.file,
-        sha256=turned.sha256,
-    )
-
-
 def _controls(task: PatchTask) -> tuple[Controlled, ...]:
     """A piece of another image, and a patch in the middle grey of what is visible, in the same places; and no patch.
 
     The last only if images are seen under conditions, which may turn them by themselves.
     """
     middle = sum(task.setting.candidate.preprocess.visible) / 2
-    judge, grey = task.patch_judge(discard), torch.full((1, *task.shape), middle, device=task.device)
+    judge, grey = task.patch_judge(), torch.full((1, *task.shape), middle, device=task.device)
     # If each image has a patch of its own, any of them may be grey; otherwise all images have the same.
     found = [_controlled(task, "grey patch", judge.judge(constant(grey)), "all" if task.spec.universal else "each")]
     if (pieces := _pieces(task)) is not None:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from robustcheck.attacks.draws import Draws
+from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.training import Pool
 from robustcheck.evaluation.search.adjudication import finite, keep_worst
+from robustcheck.evaluation.search.ledger import Entry
 from robustcheck.models import Surrogates
 from robustcheck.models.batches import batches
 from robustcheck.models.grey_levels import on_host, shares_of, to_stored
@@ -24,24 +26,11 @@ Textures = Callable[[list[int]], torch.Tensor]
 """Gives the patches (N, C, S, S) that lie on some images of one shape, by the images' places in the pool."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Turned:
-    """An image that a patch turned."""
-
-    file: str | None  # of the image, relative to the report's folder
-    sha256: str  # of its stored pixels
-    decision: int
-    score: float | None
-    attempt: int  # which of its places
-    share: float | None  # of the looks on which it is turned, if there are several
-    largest: int  # change of a pixel, grey levels
-
-
 @dataclass(kw_only=True)
 class Judgement:
     """What patches did to the images of a pool, by place."""
 
-    turned: dict[int, Turned] = field(default_factory=dict)
+    turned: dict[int, Entry] = field(default_factory=dict)  # at which of its places (`restart`)
     scores: dict[int, float] = field(default_factory=dict)  # most adverse probability of the positive label
     surrogates_turned: set[int] = field(default_factory=set)  # images that the surrogates misread
 
@@ -53,6 +42,8 @@ class Judge:
     Places are a function of the image's key: all patches that one judge judges lie in the same places.
     """
 
+    gate: str  # its id
+    attack: str
     pool: Pool
     placing: Placing
     viewer: Viewer
@@ -60,7 +51,7 @@ class Judge:
     tries: int  # places of a patch on each image
     key: Callable[[str], int]  # of an image's name
     is_positive: Callable[[int], bool]
-    keep: Callable[[int, np.ndarray], tuple[str | None, str]]  # writes the turned image at a place: its file and digest
+    images: ImageWriter | None  # writes those that are turned; None: nobody does
     chunks: Chunks  # of images, that are looked at together
     device: torch.device
     progress: Callable[[int, int], None]  # images judged, of
@@ -101,15 +92,21 @@ class Judge:
             if score is not None:
                 keep_worst(judgement.scores, number, score, positive=self.is_positive(int(self.pool.labels[number])))
             if turned[row]:
-                file, sha256 = self.keep(number, on_host(stored[row], maximum))
-                judgement.turned[number] = Turned(
+                file, sha256 = None, ""
+                if self.images is not None:
+                    image, sample = on_host(stored[row], maximum), self.pool.numbers[number]
+                    file, sha256 = self.images.counterexample(self.gate, sample, image)
+                judgement.turned[number] = Entry(
+                    decision=decisions[row],
+                    distance=largest[row],
+                    score=score,
+                    found_by=self.gate,
+                    attack=self.attack,
+                    restart=attempt,
+                    step=0,
+                    share=None if shares is None else shares[row],
                     file=file,
                     sha256=sha256,
-                    decision=decisions[row],
-                    score=score,
-                    attempt=attempt,
-                    share=None if shares is None else shares[row],
-                    largest=largest[row],
                 )
         return (left,)
 
@@ -138,8 +135,3 @@ def own(textures: dict[int, np.ndarray], maximum: int, device: torch.device) -> 
     return lambda places: shares_of(
         torch.from_numpy(np.stack([textures[place] for place in places])).to(device), maximum
     )
-
-
-def discard(_place: int, _stored: np.ndarray) -> tuple[str | None, str]:
-    """Controls' images are not written."""
-    return None, ""

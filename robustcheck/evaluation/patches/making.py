@@ -25,6 +25,7 @@ from robustcheck.models.batches import batches
 from robustcheck.models.grey_levels import on_host, shares_of, to_stored
 from robustcheck.results import Patch
 from robustcheck.threats.patch import shrunk
+from robustcheck.words import plural
 
 _FINER = 2  # times attack.resolution: a given patch that is finer is shrunk to attack.resolution
 
@@ -68,8 +69,8 @@ def given(task: PatchTask, name: str) -> tuple[torch.Tensor, str]:
         DataError: the file is none that fits.
     """
     samples = task.setting.samples
-    shares = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
-    texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}"
+    shares, note = read_patch(name, task.setting.folder, bits=samples.bits, channels=task.channels)
+    texture, origin = torch.from_numpy(shares)[None].to(task.device), f"given: {name}" + (note and f", {note}")
     if (stored := texture.shape[-1]) > _FINER * (side := task.shape[-1]):
         # Far finer than the image: each of its pixels shows the mean of what it covers.
         texture = shrunk(texture, side)
@@ -125,7 +126,7 @@ def _lessons(task: PatchTask) -> tuple[Pool, str]:
         numbers = np.sort(numbers[ranks.argsort(stable=True).numpy()[: task.spec.images]])
     what = "of the samples, which are not judged" if own_samples else "of the train split"
     pool = Pool.of(source, numbers.tolist(), task.keep_out).fitting(task.placing)
-    return pool, f"{len(pool):,} images {what}"
+    return pool, f"{plural(len(pool), 'image')} {what}"
 
 
 def _not_judged(task: PatchTask, source: Samples, numbers: np.ndarray) -> np.ndarray:

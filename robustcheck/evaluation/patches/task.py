@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -16,7 +15,8 @@ from robustcheck.data.areas import BoxTable
 from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
 from robustcheck.evaluation.adversary import goal_of
-from robustcheck.evaluation.looks.choice import viewer_of
+from robustcheck.evaluation.image_files import ImageWriter
+from robustcheck.evaluation.looks.choice import conditions_of, viewer_of
 from robustcheck.evaluation.looks.look import Viewer
 from robustcheck.evaluation.patches.judging import Judge
 from robustcheck.evaluation.patches.training import Pool
@@ -141,9 +141,7 @@ class PatchTask:
     @cached_property
     def conditions(self) -> Conditions | None:
         """Conditions under which a patch is seen."""
-        if self.gate.conditions is None:
-            return None
-        return Conditions(spec=self.gate.conditions, exported=self.setting.candidate.preprocess.exported)
+        return conditions_of(self.gate, self.setting.candidate)
 
     @cached_property
     def viewer(self) -> Viewer:
@@ -178,17 +176,17 @@ class PatchTask:
         """The key of the draws for a purpose."""
         return key(self.setting.seed, self.gate.id, what, number)
 
-    def patch_judge(
-        self, keep: Callable[[int, np.ndarray], tuple[str | None, str]], surrogates: Surrogates | None = None
-    ) -> Judge:
+    def patch_judge(self, *, images: ImageWriter | None = None, surrogates: Surrogates | None = None) -> Judge:
         """Judges patches on the attacked samples.
 
         Args:
-            keep: writes a turned image, by place among the attacked; returns its file and digest.
+            images: writes those that are turned; None: nobody does, as of controls.
             surrogates: what turns them is noted too.
         """
         candidate = self.setting.candidate
         return Judge(
+            gate=self.gate.id,
+            attack=self.spec.name,
             pool=self.pool,
             placing=self.placing,
             viewer=self.viewer,
@@ -196,7 +194,7 @@ class PatchTask:
             tries=self.spec.worst_of,
             key=lambda name: self.key(f"judged/{name}", 0),
             is_positive=candidate.head.is_positive,
-            keep=keep,
+            images=images,
             chunks=Chunks(max(1, candidate.chunks.limit // self.viewer.at_once)),
             device=self.device,
             progress=self.setting.progress,

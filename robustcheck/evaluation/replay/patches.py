@@ -9,7 +9,7 @@ import torch
 
 from robustcheck.attacks.draws import Draws
 from robustcheck.digests import pixels_sha256
-from robustcheck.evaluation.patches.judging import Judge, discard, lies_under
+from robustcheck.evaluation.patches.judging import Judge, lies_under
 from robustcheck.evaluation.patches.making import given
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.patches.training import Pool
@@ -34,7 +34,7 @@ class Patched:
     @cached_property
     def _judge(self) -> Judge:
         """Where its patches lie; there may be none if the gate could not be evaluated."""
-        return self._task.patch_judge(discard)
+        return self._task.patch_judge()
 
     @cached_property
     def _given(self) -> tuple[torch.Tensor, str] | None:

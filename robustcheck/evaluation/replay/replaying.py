@@ -175,7 +175,7 @@ def _unattacked(gate: Gate, outcome: Outcome, place: int, setting: Setting) -> I
     attackable = gate.attack is not None and bool(
         goal_of(gate, setting).attackable(setting.decisions[at], setting.labels[at])
     )
-    if (outcome.evidence is not None and not attackable) or (outcome.status == "broken" and not attackable):
+    if not attackable and (outcome.evidence is not None or outcome.status == "broken"):
         yield "it was not to be attacked: the clean image is read as the adversary wants, or the goal spares it"
     elif attackable and outcome.evidence is None:
         yield "it was to be attacked, but the report says that it was not"

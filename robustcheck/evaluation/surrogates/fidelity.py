@@ -27,7 +27,7 @@ def as_reported(
 
     def reported(one: LoadedSurrogate) -> Surrogate:
         own, info = one.candidate.head.decide(one.logits), one.candidate.info
-        apart = goal.attackable(own, labels)[list(attacked)]
+        right = goal.attackable(own, labels)[list(attacked)]
         return Surrogate(
             path=one.path,
             format=info.format,
@@ -35,7 +35,7 @@ def as_reported(
             trained=one.trained,
             accuracy=setting.intervals.rate((own == labels).numpy(), groups),
             agreement=setting.intervals.rate(goal.alike(own, decisions).numpy(), groups),
-            agreement_attacked=setting.intervals.rate(apart.numpy(), setting.groups_of(attacked)),
+            agreement_attacked=setting.intervals.rate(right.numpy(), setting.groups_of(attacked)),
             turned=turned,
         )
 

@@ -41,7 +41,7 @@ class Lessons:
     @property
     def words(self) -> str:
         """What reports say after "trained here for 10 epochs"."""
-        count = f"{len(self.chosen):,} images"
+        count = plural(len(self.chosen), "image")
         related = "" if self.samples.group_names is None else ", or of a group that is"
         without = f"; {self.judged:,} of the train split are judged{related}, and are left out" if self.judged else ""
         without += "; which of its images belong to judged groups is not known" if self.groups_unknown else ""

@@ -183,7 +183,7 @@ def _batches(
     if model.task == "multilabel":
         shown = present(readings, len(model.labels))
         counts = shown.sum(dim=0)
-        alike = torch.where(shown.bool(), counts, len(readings) - counts).amin(dim=1)
+        alike = torch.where(shown, counts, len(readings) - counts).amin(dim=1)
     else:
         alike = torch.bincount(readings)[readings]
     weights = 1 / alike

@@ -1,7 +1,8 @@
 """A network without the softmax or sigmoid that it ends in, whose gradient is zero where the network is sure.
 
-What follows it may cut the ends of probabilities, round them, change their shape, or put several beside each other: a
-sigmoid per finding, a single one as `[1 - p, p]`, or those of -z and z.
+What follows it may cut the ends of probabilities, round them, divide them by their sum, change their shape, or put
+several beside each other: a sigmoid per finding, a single one as `[1 - p, p]`, or those of -z and z. A softmax may be
+written out: exponentials, divided by their sum.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _ENDINGS: dict[Any, Ending] = {
     nn.Sigmoid: "sigmoid",
     "softmax": "softmax",
     "sigmoid": "sigmoid",
-    **dict.fromkeys((torch.exp, "exp"), "softmax"),  # of logarithms of probabilities, which are logits as well
+    # Of logarithms of probabilities, which are logits as well, or of logits: then their sum divides them.
+    **dict.fromkeys((torch.exp, "exp"), "softmax"),
 }
 # Steps are known by what they call, those of a twin by the operator of ONNX as well.
 _CUTS: frozenset[Any] = frozenset(
@@ -42,6 +44,8 @@ _SHAPES: frozenset[Any] = frozenset(
 )
 _JOINS: frozenset[Any] = frozenset({torch.cat, torch.concat, torch.stack, "Concat"})
 _COMPLEMENTS: frozenset[Any] = frozenset({torch.sub, operator.sub, "Sub"})  # 1 - p
+_QUOTIENTS: frozenset[Any] = frozenset({torch.div, operator.truediv, "div", "Div"})
+_SUMS: frozenset[Any] = frozenset({torch.sum, "sum", "ReduceSum"})
 
 
 def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
@@ -61,7 +65,7 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
     if not two_sides and (kinds != {ending} or complements or (ending == "softmax" and len(last) > 1)):
         return None
     for node in steps:
-        if node in last or _does(traced, node, _CUTS):
+        if node in last or _does(traced, node, _CUTS | _QUOTIENTS):
             before = node.all_input_nodes[0]
             instead = _centred_before(node) if two_sides and node in last else before
             # Another step of the network may use the probability itself, as that of the next label in a chain does.
@@ -86,11 +90,23 @@ def _up_to_the_ending(traced: fx.GraphModule, last: Any) -> list[fx.Node]:
                 return []
         elif _does(traced, node, _CUTS | _SHAPES):  # the others say where it is cut, or which shape it gets
             waiting.append(node.all_input_nodes[0])
+        elif (total := _sum_below(traced, node)) is not None:
+            found.add(total)
+            waiting.append(node.all_input_nodes[0])
         elif _does(traced, node, _JOINS | _COMPLEMENTS):
             waiting += [each for each in node.all_input_nodes if each.op != "get_attr"]
         else:
             return []
     return [node for node in reversed(traced.graph.nodes) if node in found]
+
+
+def _sum_below(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The sum of what a node divides, by which it does that; None if it does anything else."""
+    if not _does(traced, node, _QUOTIENTS) or len(node.all_input_nodes) != 2:
+        return None
+    whole, total = node.all_input_nodes
+    of_it = _does(traced, total, _SUMS) and total.all_input_nodes[0] is whole
+    return total if of_it and len(total.users) == 1 else None
 
 
 def _centred_before(sigmoid: fx.Node) -> fx.Node:

@@ -226,7 +226,7 @@ def _apart(pair: _Pair, slope: _Slope, images: torch.Tensor, step: float) -> tup
         ahead, behind = pair.holds(images + step * direction), pair.holds(images - step * direction)
         moved &= (ahead != behind).flatten(1).any(dim=1).cpu() | ~direction.flatten(1).any(dim=1).cpu()
         with torch.no_grad():
-            answers = [pair.artefact(moved).cpu() for moved in (ahead, behind)]
+            answers = [pair.artefact(some).cpu() for some in (ahead, behind)]
         above, below = ((pair.read(raw) * weights).sum(dim=1) for raw in answers)
         seen.append(above - below)
         rounding += [readings.rounding(raw, weights, odds=pair.odds) for raw in answers]

@@ -5,6 +5,7 @@ External data has to lie inside the model's folder as plain files, and the diges
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from math import inf, prod
@@ -17,6 +18,7 @@ from onnx.external_data_helper import uses_external_data
 
 from robustcheck.data.reading import memory_limit
 from robustcheck.errors import CandidateError
+from robustcheck.lfs_pointers import if_pointer
 from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import first_line
 from robustcheck.models.onnx.loops import called_by, check_loops, functions_of, number_in
@@ -31,6 +33,7 @@ _OF_THE_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": inf
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 _WEIGHTS_ALONE = 4  # from this version of files on, weights need not also be inputs
 _CONVOLVE = ("Conv", "ConvInteger", "FusedConv")  # an image with their second input, (channels out, in, …)
+_NO_OPERATOR = re.compile(r"No Op registered for (\w{1,99}) with domain_version of (\d{1,9})$")
 _TO_NCHW = [0, 3, 1, 2]
 _KEEP_CHANNELS = frozenset(
     {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Identity", "Mul", "Pad", "QuantizeLinear", "Resize", "Sub"}
@@ -75,7 +78,7 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         found: onnx.ModelProto | str = model if moved else str(path)
         onnx.checker.check_model(str(path) if external else _to_check(found, model, nodes))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise CandidateError(f"{path.name} is not valid ONNX: {first_line(error)}") from None
+        raise CandidateError(f"{path.name} is not valid ONNX: {_why_invalid(first_line(error))}") from None
     values = _inferred(model)
     _check_sizes(values, path)
     check_loops(model, {value.name: _sizes(value) for value in values}, path.name)
@@ -119,6 +122,23 @@ def _to_check(
     if all(opset.domain != "com.microsoft" for opset in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return copy
+
+
+def _why_invalid(reason: str) -> str:
+    """What the checker found; of an operator that it does not know, where that comes from and what to do."""
+    found = _NO_OPERATOR.match(reason)
+    if found is None:
+        return reason
+    name, opset = found[1], int(found[2])
+    known = [one.since_version for one in onnx.defs.get_all_schemas_with_history() if one.name == name]
+    if not known:
+        return (
+            f"{name} is no operator of ONNX; the converter left it there from another framework: replace the layer or "
+            "function that it comes from before you convert the network"
+        )
+    if (first := min(known)) > opset:
+        return f"opset {opset} has no operator {name}, which is known from {first} on: export it with a newer opset"
+    return reason
 
 
 def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
@@ -268,10 +288,13 @@ def _inside(location: str, path: Path) -> Path:
         if any(folder.joinpath(*pieces[: end + 1]).is_symlink() for end in range(len(pieces))):
             raise CandidateError(f"{path.name} names external data through a symbolic link: {told}; it is not read")
         if not file.is_file():
-            raise CandidateError(f"{path.name} needs its external data file {told}, which is not there")
+            why = "is not a plain file" if file.exists() else "is not there"
+            raise CandidateError(f"{path.name} needs its external data file {told}, which {why}")
         links = file.stat().st_nlink
     except OSError as error:  # as of a name that is too long
         raise CandidateError(f"{path.name} needs its external data file {told}: {error.strerror}") from None
+    if pointer := if_pointer(file):
+        raise CandidateError(f"{path.name} needs its external data file {told}, which {pointer}")
     if links != 1:
         raise CandidateError(f"{path.name} names external data with a hard link elsewhere: {told}; it is not read")
     return file

@@ -15,7 +15,7 @@ from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.models.artefact import digest
 from robustcheck.models.axes import GREY, ROWS, with_a_channel
 from robustcheck.models.memory import is_out_of_memory
-from robustcheck.models.network import NO_GRADIENT, Forward, Network, first_line, in_batches
+from robustcheck.models.network import NO_GRADIENT_PASSES, ONLY_ASKS, Forward, Network, first_line, in_batches
 from robustcheck.models.onnx import agreement, labels
 from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
 from robustcheck.models.onnx.session import Session
@@ -23,6 +23,10 @@ from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFa
 from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions but no gradients, which this attack needs: "
+_NO_GRADIENT = (
+    f"{NO_GRADIENT_PASSES}, like nearest neighbours and graphs that answer with their decision; {ONLY_ASKS}, or "
+    "transfer from a network that has one"
+)
 _OVERFLOWS = (
     "on this processor, scores of these samples would be off by up to {apart:.2g} (the largest is {largest:.2g}) with "
     "ONNX Runtime's own settings: without VNNI, sums of 8-bit numbers overflow unless session.x64quantprecision is set"
@@ -36,7 +40,7 @@ _BRIGHT = 100  # white is as bright as this, in bytes, or nearly everything woul
 _APART = 0.01  # of the largest score, from which it is noted; without overflow at most a last bit differs
 _AT_ONCE = 4  # images that a gradient is tried on
 _UNTOLD = "its scores hardly change with the image, or only by rounding, so gradients could not be compared"
-_REFUSED = "export the network again, or use an attack that only asks (square, nes, label_only) or transfer"
+_REFUSED = f"export the network again, or {ONLY_ASKS} or transfer"
 
 
 def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: torch.device) -> Network:
@@ -67,13 +71,13 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         batched = partial(in_batches, least=batch or 1, most=1, copies=True)
         notes.append("it quantises a whole batch by its range: images are given to it one by one")
 
-    takes = with_a_channel(session.takes, last=channels_last)
+    takes, in_training = with_a_channel(session.takes, last=channels_last), left_in_training(nodes, tensors)
     network = Network(
         forward=batched(session),
         device=device,
         precision=torch.float16 if half else torch.float32,
         takes=with_channels(takes, session.input, nodes, tensors),
-        in_training=left_in_training(nodes, tensors),
+        in_training=lambda: in_training,
         sources=sources,
         notes=tuple(notes),
     )
@@ -148,7 +152,7 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     if found.wrong:
         return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
     if not found.differentiable:
-        return replace(network, no_gradients=NO_GRADIENT)
+        return replace(network, no_gradients=_NO_GRADIENT)
     if twin.rounds:
         words.append("gradients go straight through its rounding")
     if not found.told:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from robustcheck.errors import CandidateError
-from robustcheck.models.axes import with_axes
+from robustcheck.models.axes import has_no_batch, with_axes
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Takes, first_line
 from robustcheck.models.onnx.clock import in_time
@@ -25,10 +25,15 @@ _TYPES = {**_FLOATS, "tensor(uint8)": torch.uint8}
 _QUANTISED = frozenset({"tensor(uint8)", "tensor(int8)", "tensor(uint16)", "tensor(int16)"})
 _LABELS = {"tensor(int64)", "tensor(int32)", "tensor(string)"}
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.uint8: np.uint8}
-_OF_KERAS = ("/x:0", "/y:0")  # operands, which tf2onnx and Keras take for inputs where they are tensors already
-_FOR_KERAS = (
+_OPERANDS = ("/x:0", "/y:0")  # which tf2onnx and Keras take for inputs where they are tensors already
+_NORMALISED = (
     "; Keras leaves the mean and variance of a Normalization layer so, also after adapt(): put "
     "Rescaling(1 / sqrt(variance), -mean / sqrt(variance)) in its place"
+)
+_CAFFE = (
+    "; Keras leaves constants of its functions so, such as the mean of preprocess_input in its caffe mode: export the "
+    "network without that and put preprocess: {layout: NHWC, channels: 3, order: BGR, range: [0, 255], mean: [103.939, "
+    "116.779, 123.68]} in the policy, or write it in plain layers"
 )
 _FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one"
 
@@ -70,9 +75,10 @@ class Session:
         if len(inputs) != 1:
             names = [found.name for found in inputs]
             remedy = ": make the others constants, or export a wrapper that takes the image alone" if names else ""
-            if any(name.endswith(_OF_KERAS) for name in names):
-                remedy += _FOR_KERAS
-            raise CandidateError(f"{path.name} has {len(names)} inputs ({listed(names)}); one image is needed{remedy}")
+            of_keras = _of_keras(names)
+            raise CandidateError(
+                f"{path.name} has {len(names)} inputs ({listed(names)}); one image is needed{remedy}{of_keras}"
+            )
         if inputs[0].type not in _TYPES:
             remedy = "" if "string" in inputs[0].type else _FLOAT_INPUT
             raise CandidateError(
@@ -144,6 +150,9 @@ class Session:
         return self._first(values)
 
     def _as_taken(self, inputs: torch.Tensor) -> torch.Tensor:
+        if has_no_batch(self.takes, tuple(inputs.shape[1:])):
+            sizes = "×".join(map(str, self.takes))
+            raise CandidateError(f"{self._name} takes one image of {sizes}, without a batch axis: export it with one")
         inputs = with_axes(inputs.to(self._device), self.axes)
         if self._type == torch.uint8:
             inputs = inputs.round().clamp(0, 255)
@@ -178,6 +187,14 @@ class Session:
             self.notes.append("this ONNX Runtime has no CUDA provider: predictions run on the CPU")
             return torch.device("cpu")
         return device
+
+
+def _of_keras(names: Sequence[str]) -> str:
+    """What Keras leaves as inputs that are none, by their names: tensors within a network; "" if none are."""
+    within = [name for name in names if "/" in name and name.endswith(":0")]
+    if any(name.endswith(_OPERANDS) for name in within):
+        return _NORMALISED
+    return _CAFFE if within else ""
 
 
 def _seeded() -> int:

@@ -69,7 +69,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         convolves_as_laid_out=dtype == torch.float32 and any(isinstance(part, _Conv) for part in module.modules()),
         precision=dtype,
         has_mode=False,
-        in_training=first_in_training(unseen),
+        in_training=lambda: first_in_training({"": module, **unseen}),  # forward may set modes, too
         takes=takes(module),
         whole=whole,
         sources=sources,
@@ -174,7 +174,9 @@ def build(
         message = f"{reference}({given}) failed: {type(error).__name__}: {first_line(error)}"
         raise CandidateError(f"{key}: {message}") from error
     if not isinstance(module, torch.nn.Module):
-        raise CandidateError(f"{key}: {reference} made a {type(module).__name__}, not a torch.nn.Module")
+        raise CandidateError(
+            f"{key}: {reference} made an object of type {type(module).__name__}, not a torch.nn.Module"
+        )
     modules = {*written_in(reference, make), *layer_modules(module)}
     return module, own_sources(modules, folder=folder)
 

@@ -81,6 +81,7 @@ def load_exported(path: Path, device: torch.device, output: str | None = None) -
     if least == most:
         notes = (f"its batch size is fixed at {least}: images are padded to it",)
     takes = tuple(size if isinstance(size, int) else None for size in image.shape)
+    in_training = _in_training(program)
     return Network(
         forward=forward,
         device=device,
@@ -88,7 +89,7 @@ def load_exported(path: Path, device: torch.device, output: str | None = None) -
         precision=dtype_of(module),
         takes=takes,
         notes=notes,
-        in_training=_in_training(program),
+        in_training=lambda: in_training,
     )
 
 

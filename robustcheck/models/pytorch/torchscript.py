@@ -17,7 +17,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.artefact import check_archive, checked_copy
 from robustcheck.models.call_graph import ENDLESS, is_endless
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
-from robustcheck.models.output_selection import scores_in
+from robustcheck.models.output_selection import Answering
 from robustcheck.models.pytorch.pickles import ForgedPickleError
 from robustcheck.models.pytorch.torch_operators import is_refused
 from robustcheck.models.pytorch.torchscript_depth import is_nested_too_deeply
@@ -69,21 +69,13 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
     _check_casts(path, module)
     freeze(module)
     dtype = dtype_of(module)
-
-    def ask(inputs: torch.Tensor) -> torch.Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they say is whatever the file says
-            answer: torch.Tensor = scores_in(module(inputs), output)
-        _check_batch(answer, len(inputs))
-        return answer
-
     return Network(
-        forward=in_dtype(ask, dtype),
+        forward=in_dtype(_Silent(Answering(module, output)), dtype),
         device=device,
         convolves_as_laid_out=dtype == torch.float32,
         precision=dtype,
         takes=_takes(module),
-        in_training=next((name for name, part in module.named_modules() if _trains(part)), None),
+        in_training=lambda: next((name for name, part in module.named_modules() if _trains(part)), None),
     )
 
 
@@ -112,6 +104,22 @@ def _called(node: Any) -> str | None:
     if node.kind() == "prim::CallMethod":
         return f"{node.inputsAt(0).type().annotation_str}.{node.s('name')}"
     return str(node.inputsAt(0).type().annotation_str) if node.kind() == "prim::CallFunction" else None
+
+
+class _Silent(torch.nn.Module):
+    """A network whose warnings are not shown: what they say is whatever its file says."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What it answers."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            answer: torch.Tensor = self.network(inputs)
+        _check_batch(answer, len(inputs))
+        return answer
 
 
 def _check_batch(answer: object, count: int) -> None:

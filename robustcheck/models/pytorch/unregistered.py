@@ -32,11 +32,14 @@ def unregistered(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def first_in_training(held: Mapping[str, nn.Module]) -> str | None:
-    """The first layer that training mode changes, and in it, in what `unregistered` has found; None: there is none."""
+    """The first layer that training mode changes, and in it, of modules by name; None: there is none.
+
+    The network itself has no name.
+    """
     for where, module in held.items():
         for name, layer in module.named_modules(prefix=where):
             if layer.training and isinstance(layer, (_BatchNorm, _DropoutNd)):
-                return str(name)
+                return str(name) or type(layer).__name__
     return None
 
 

@@ -39,9 +39,7 @@ def computes(name: str, *, domain: str = "", since: int = 1) -> Callable[[_AnyHa
     return register
 
 
-def function_for(
-    name: str, inputs: int, /, *, domain: str = "", since: int = 1, **attributes: Any
-) -> Callable[[_Function], _Function]:
+def function_for(name: str, inputs: int, /, *, domain: str = "", **attributes: Any) -> Callable[[_Function], _Function]:
     """Register a function as an operator.
 
     It is given the operator's first inputs, of which those that a node leaves out are None, and then the attributes
@@ -49,7 +47,7 @@ def function_for(
     """
 
     def register(function: _Function) -> _Function:
-        @computes(name, domain=domain, since=since)
+        @computes(name, domain=domain)
         def handler(builder: Builder, node: NodeProto) -> fx.Node:
             settings = [attribute(node, key, default) for key, default in attributes.items()]
             return builder.call_function(function, args=(*inputs_of(builder, node, inputs), *settings))

@@ -19,7 +19,7 @@ from torch import fx
 
 from robustcheck.models.axes import GREY, ROWS, with_axes
 from robustcheck.models.memory import is_out_of_memory
-from robustcheck.models.network import Forward, first_line, freeze
+from robustcheck.models.network import ONLY_ASKS, Forward, first_line, freeze
 from robustcheck.models.onnx.file import put_in_order
 from robustcheck.models.twin import (
     attention,
@@ -51,11 +51,11 @@ from robustcheck.models.twin.weight_only import unpack
 # Importing these registers their operators with onnx2fx; the name keeps the imports.
 _REGISTERED = (layers, rounding, quantised, resize, attention, standard, sizes, linear_models, contrib)
 
-_ADVICE = (
-    "export the network again with other operators, or use an attack that only asks (square, nes, label_only) or "
-    "transfer"
-)
-_SMALLER = "export it in float16, or use an attack that only asks (square, nes, label_only) or transfer"
+_ASK = f"{ONLY_ASKS} or transfer"
+_ADVICE = f"export the network again with other operators, or {_ASK}"
+_SMALLER = f"export it in float16, or {_ASK}"
+_CLASSICAL = "operator ai.onnx.ml."
+"""How those of trees, support vectors and encoders are named: the standard's others cannot say the same."""
 _LAID_OUT = ("com.microsoft.nchwc.", "com.microsoft.Nhwc", "com.microsoft.QLinearConv")
 """How operators' names begin that ONNX Runtime makes when it optimises all that it can."""
 ROUNDED_OPERATORS = frozenset(
@@ -164,11 +164,12 @@ def converted(model: ModelProto) -> fx.GraphModule:
     except Exception as error:  # noqa: BLE001 (a converter's code meets any graph there is)
         if any(name in at for name in _LAID_OUT):
             raise NoTwinError(
-                f"its {at} is laid out for one kind of processor; save the graph with at most "
-                "ORT_ENABLE_EXTENDED, or use an attack that only asks (square, nes, label_only) or transfer"
+                f"its {at} is laid out for one kind of processor; save the graph with at most ORT_ENABLE_EXTENDED, "
+                f"or {_ASK}"
             ) from None
         why = "" if isinstance(error, UnsupportedOpError) else f" ({first_line(error)})"
-        raise NoTwinError(f"its {at} has no differentiable form here{why}; {_ADVICE}") from None
+        advice = _ASK if at.startswith(_CLASSICAL) else _ADVICE
+        raise NoTwinError(f"its {at} has no differentiable form here{why}; {advice}") from None
 
 
 _AT = "robustcheck_operator"  # in the meta of a step: which operator of the file it is part of
