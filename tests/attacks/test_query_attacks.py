@@ -302,6 +302,36 @@ def test_three_labels_are_turned_within_half_the_optimum(name):
     assert not set(found.hits) & {row for row in range(40) if smallest[row] > 16}
 
 
+@pytest.mark.parametrize(
+    ("ball", "given", "stored", "sigma"),
+    [
+        (LinfBall(levels=8, maximum=255), {}, False, 4 / 255),
+        (LinfBall(levels=8, maximum=255), {"sigma": "0.001"}, False, 0.001),
+        (LinfBall(levels=1, maximum=255), {}, True, 1 / 255),  # half a level would change nothing
+        (SMALL, {}, False, 0.001),
+        (L2Ball(levels=Fraction(255), maximum=255), {}, False, 0.001),
+    ],
+)
+def test_nes_asks_at_half_of_epsilon_in_linf_and_at_a_thousandth_at_least(ball, given, stored, sigma):
+    assert _attack("nes", ball, 600, stored=stored, **given).sigma == pytest.approx(sigma)
+
+
+class Stepped(torch.nn.Module):
+    """Two labels, whose scores change in steps, as those that are rounded or a tree's."""
+
+    def forward(self, image):
+        excess = 200 * (image.mean(dim=(1, 2, 3)) - 0.5)
+        return torch.stack([-excess, excess], dim=1).round()
+
+
+def test_nes_sees_scores_change_that_are_rounded():
+    """A quarter of a grey level changes none of them."""
+    images = np.linspace(110, 126, 20).round().astype(np.uint8)[:, None, None, None].repeat(6, 2).repeat(6, 3)
+    truth, ball = torch.zeros(20, dtype=torch.int64), LinfBall(levels=16, maximum=255)
+    found = search(_attack("nes", ball, 600, blur=0.25), Stepped(), images, truth, ball, count=2, queries=600)
+    assert {row for row in range(20) if images[row].max() >= 116} <= set(found.hits)
+
+
 class Bands(torch.nn.Module):
     """Three labels along one direction: the third is read from 0 on, and the second farther away than any ball."""
 
