@@ -9,7 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, brightness_gates, brightness_policy, brightness_project, flat_images
+from building import (
+    LEVELS,
+    brightness_gates,
+    brightness_policy,
+    brightness_project,
+    flat_images,
+    three_levels,
+    three_levels_policy,
+)
 
 from robustcheck import load_policy, run
 from robustcheck.attacks.hopskipjump import HopSkipJump
@@ -307,6 +315,16 @@ def test_the_error_says_what_was_missing(project):
     (lonely,) = brightness_gates(project, gate, model="operating_point: 0.999")
     assert lonely.verdict == "error"
     assert "a search that never started shows nothing: raise queries, or add samples" in lonely.error
+
+
+def test_who_begins_at_corners_is_told_who_begins_at_other_images(project):
+    """White and black are bright and dark: nothing that is asked about is dim."""
+    three_levels(project)
+    gate = _gate("rays", queries=2, extra=", goal: targeted, target: dim").replace("accuracy: 0", "accuracy: 0.5")
+    (project / "policy.yaml").write_text(three_levels_policy(gate))
+    (lost,) = run(load_policy(project / "policy.yaml")).gates
+    assert lost.verdict == "error"
+    assert "rarely read as one certain label: use hopskipjump or label_only, which begin at other" in lost.error
 
 
 def test_progress_is_told_while_nothing_is_done(project):
