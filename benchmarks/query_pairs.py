@@ -136,7 +136,7 @@ PAIRS = {
         title="NES, L∞",
         norm="linf",
         ours={"name": "nes"},
-        plain={"blur": 0, "momentum": 0},
+        plain={"blur": 0, "momentum": 0, "sigma": query_scores.SIGMA},
         least=NES_LEAST,
         peers={
             "foolbox": _peer(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.query_job import Plan, QueryAttack
 
-SAMPLES, SIGMA = 50, 0.001  # of an estimate: robustcheck's defaults, after the authors'
+SAMPLES, SIGMA = 50, 0.001  # of an estimate: the authors'
 _IMAGES_A_STEP_OF_ART_SQUARE = 3
 
 

@@ -44,7 +44,8 @@ QUICK = "pgd-large-steps"
 QUICK_STEPS = 4
 MEAN_STEP: dict[Schedule, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}  # of the first
 
-NES_SIGMA = 1e-3  # of the full range
+LEAST_SIGMA = 1e-3  # of the full range: the authors' code's
+SIGMA_RATIO = 2  # of ε / σ in L∞: so far away even scores that are drawn, rounded, or a tree's are seen to change
 NOISE_IMAGES_PER_TURN = 64  # queries of a sample in one turn
 
 _Search = GradientAttack | QueryAttack
@@ -151,13 +152,18 @@ def _nes(spec: NESSpec, ball: Ball, goal: Goal, asks: Asks) -> _Search:
         objective=objective(spec.loss, goal),
         queries=asks.queries,
         samples=spec.samples,
-        sigma=max(asks.least_offset, _share(spec.sigma, ball, NES_SIGMA)),
+        sigma=max(asks.least_offset, _share(spec.sigma, ball, _sigma(ball))),
         step_share=step,
         least_step_share=step * spec.least_step,
         momentum=spec.momentum,
         blur=spec.blur,
         plateau=spec.plateau,
     )
+
+
+def _sigma(ball: Ball) -> float:
+    """How far from the point an estimate asks about a pixel if the policy does not say."""
+    return max(LEAST_SIGMA, ball.radius / SIGMA_RATIO) if isinstance(ball, LinfBall) else LEAST_SIGMA
 
 
 @_search.register
@@ -172,7 +178,7 @@ def _square(spec: SquareSpec, _ball: Ball, goal: Goal, asks: Asks) -> _Search:
 
 @_search.register
 def _partial_information(spec: PartialInformationSpec, ball: Ball, goal: Goal, asks: Asks) -> _Search:
-    sigma = _share(spec.sigma, ball, NES_SIGMA)
+    sigma = _share(spec.sigma, ball, LEAST_SIGMA)
     return _shrinking(spec, goal, asks, sigma)
 
 

@@ -1,7 +1,7 @@
 """Square: random search with squares of colour, for those who may ask for scores only, in the L∞ ball.
 
 Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049, algorithms 1 and 2; the schedule is scaled to the number
-of queries, as the authors' AutoAttack does.
+of queries, as the authors' AutoAttack does, but is never run through in fewer than 500.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from robustcheck.threats.ball import per_row
 
 _HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10 000, after which the area halves
 _FULL_SCHEDULE = 10_000
+_SHORTEST_SCHEDULE = 500  # queries: squares that shrink sooner leave more than large ones that the limit cuts short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class Square(QueryAttack):
     def _side(self, asked: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Sides (N,) of the squares that rows try after so many queries (N,)."""
         thresholds = torch.tensor(_HALVED_AT, device=asked.device)
-        scaled = asked * _FULL_SCHEDULE // self.queries
+        scaled = asked * _FULL_SCHEDULE // max(self.queries, _SHORTEST_SCHEDULE)
         share = self.share * 0.5 ** (scaled[:, None] > thresholds).sum(dim=1)
         return (share * height * width).sqrt().round().clamp(1, max(1, min(height, width) - 1))
 

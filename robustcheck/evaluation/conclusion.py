@@ -226,6 +226,11 @@ def _lesson(gate: Gate, *, unstarted: bool) -> str:
     """Advice for samples on which the search had little or nothing to follow."""
     if unstarted:
         return "a search that never started shows nothing: raise queries, or add samples of the other labels"
+    if gate.attack_name == "rays" and gate.goal in ("targeted", "false_alarm"):
+        return (
+            "rays begins at corners of the range, which are rarely read as one certain label: use hopskipjump or "
+            "label_only, which begin at other samples' images"
+        )
     if gate.asks:
         return "answers that never change show nothing about other adversaries"
     if gate.knowledge == "transfer":

@@ -60,7 +60,7 @@ class NESSpec(_Estimating):
     knowledge = "scores"
 
     name: Literal["nes"]
-    sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
+    sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001, in L∞ epsilon / 2 if that is more")
     step_size: QuantityField | None = Field(None, description="size of the first step (default: epsilon / 4)")
     least_step: ShareField = Field(0.01, description="smallest step, as a share of the first")
     plateau: Annotated[StrictInt, Field(ge=2, le=1000)] = Field(

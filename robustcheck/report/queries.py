@@ -39,7 +39,7 @@ class QueryCurve:
         """What was left after fewer queries, at least and at most: 100 a sample, 500, 1,000 and so on.
 
         A gate with such a limit would have measured as much, but for what it would have submitted at its end; `square`
-        would have gone through its steps sooner, and left less.
+        would have gone through its steps sooner, and left about as much.
         """
         smaller = [queries for queries in SMALLER_LIMITS if queries < self.limit]
         return [(queries, self.least_after(queries), self.accuracy_after(queries)) for queries in smaller]
@@ -75,7 +75,7 @@ def smaller_limits_text(gate: GateResult) -> str:
     said = ", ".join(f"{range_text(least, most)} at {queries:,}" for queries, least, most in smaller)
     reasons = []
     if gate.attack == "square":
-        reasons.append("or less, because square spreads its steps, and its restarts, over the whole limit")
+        reasons.append("about, because square spreads its steps, and its restarts, over the whole limit")
     if any(least < most for _, least, most in smaller):
         reasons.append(
             "a range where another gate broke samples: its queries count at most, none at least; evidence: isolated "

@@ -162,6 +162,15 @@ def test_square_covers_as_much_as_the_authors_code_does():
     assert attack._side(torch.tensor(asked), 100, 100).tolist() == expected
 
 
+def test_squares_shrink_at_small_limits_as_at_one_of_500():
+    """With fewer queries the schedule is cut short: gone through in 100, it leaves more samples than large squares."""
+    short, long, longer = (
+        Square(objective=MARGIN, queries=queries, share=0.8)._side(torch.arange(100), 100, 100).tolist()
+        for queries in (100, 500, 1000)
+    )
+    assert short == long != longer
+
+
 def test_squares_lie_anywhere_in_the_image():
     """Algorithm 2 draws their corner among all at which they fit."""
     clean, rows = torch.full((300, 1, 4, 5), 0.5), 300

@@ -9,7 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from building import LEVELS, brightness_gates, brightness_policy, brightness_project, flat_images
+from building import (
+    LEVELS,
+    brightness_gates,
+    brightness_policy,
+    brightness_project,
+    flat_images,
+    three_levels,
+    three_levels_policy,
+)
 
 from robustcheck import load_policy, run
 from robustcheck.attacks.hopskipjump import HopSkipJump
@@ -322,6 +330,16 @@ def test_attacks_that_ask_go_down_a_ladder(project):
     assert (small.verdict, large.verdict) == ("pass", "pass")
     held = [outcome.evidence for outcome in small.samples if outcome.status == "held"]
     assert "inherited" in held
+
+
+def test_who_begins_at_corners_is_told_who_begins_at_other_images(project):
+    """White and black are bright and dark: nothing that is asked about is dim."""
+    three_levels(project)
+    gate = _gate("rays", queries=2, extra=", goal: targeted, target: dim").replace("accuracy: 0", "accuracy: 0.5")
+    (project / "policy.yaml").write_text(three_levels_policy(gate))
+    (lost,) = run(load_policy(project / "policy.yaml")).gates
+    assert lost.verdict == "error"
+    assert "rarely read as one certain label: use hopskipjump or label_only, which begin at other" in lost.error
 
 
 def test_progress_is_told_while_nothing_is_done(project):

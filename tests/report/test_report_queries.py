@@ -86,7 +86,7 @@ def test_smaller_limits_are_those_below_the_gates_own(limit, text):
     assert smaller_limits_text(curved((0, 0.9), (10, 0.7), (400, 0.5), limit=limit)) == text
 
 
-SQUARE = "or less, because square spreads its steps, and its restarts, over the whole limit"
+SQUARE = "about, because square spreads its steps, and its restarts, over the whole limit"
 SHARED = "a range where another gate broke samples: its queries count at most, none at least; evidence: isolated tells"
 
 
@@ -102,7 +102,7 @@ def shared(**changes):
     return curved(*steps, samples=(*rows, *own[7:]), metrics=metrics, **changes)
 
 
-def test_where_a_smaller_limit_would_have_left_less_that_is_said():
+def test_where_a_smaller_limit_would_have_left_other_numbers_that_is_said():
     square = curved((0, 0.9), (10, 0.7), attack="square", samples=())
 
     assert smaller_limits_text(square) == f"0.700 at 100, 0.700 at 500 ({SQUARE})"

@@ -20,6 +20,7 @@ from robustcheck.evaluation.search.loop import Loop, Start
 from robustcheck.evaluation.search.rows import QueryRows, Rows
 from robustcheck.models import LabelOracle, ScoreOracle, TopKOracle, WhiteBox
 from robustcheck.models.grey_levels import shares_of, to_stored
+from robustcheck.models.head import NO_ANSWER
 from robustcheck.threats.ball import per_row
 
 _BATCHES = (4, 12)  # fewest and most batches of a turn's images: so few of them are left half empty
@@ -132,6 +133,7 @@ class QueryLoop(Loop[QueryAttack, QueryRows]):
             fooled = self.task.goal.met(readings, label)
             shown = fooled | (labels == aim[:, None]).any(dim=1)
             loss = _odds_of_aim(values, labels, aim)
+            _aim_where_tries_lead(rows, queries, readings, fooled)
         elif isinstance(self.oracle, LabelOracle):
             fooled = shown = self.task.goal.met(self.oracle.labels(samples, images), label)
             loss = torch.where(fooled, 1.0, -1.0)
@@ -251,6 +253,15 @@ def rows_in_flight(attack: QueryAttack, batch: int, pixels: int) -> int:
     least, most = _BATCHES
     batches = min(most, max(least, _BYTES // (4 * batch * pixels)))
     return max(1, min(batch, ceil(batches * batch / attack.images_per_turn)))
+
+
+def _aim_where_tries_lead(rows: QueryRows, queries: Asked, readings: torch.Tensor, fooled: torch.Tensor) -> None:
+    """Let rows aim at the label as which a try (M,) is read: if any wrong label will do, the search goes on from there.
+
+    A try is all that its row asks about in a turn. An estimate's images come in pairs, and no search moves to them.
+    """
+    led = (queries.counts == 1) & queries.table(fooled & (readings != NO_ANSWER))[:, 0]
+    rows.aim = torch.where(led, queries.table(readings)[:, 0], rows.aim)
 
 
 def _odds_of_aim(values: torch.Tensor, labels: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
