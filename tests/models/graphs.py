@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from robustcheck.errors import AccessError
-from robustcheck.models.twin import converted
+from robustcheck.models.twin import convert, converted
 
 IMAGES = tiny.pictures(7)
 ZEROS = torch.zeros(7, dtype=torch.int64)
@@ -76,3 +76,16 @@ def one_node(node, inputs, outputs, opset=17):
     )
     domains = [helper.make_opsetid(node.domain, 1)] if node.domain else []
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), *domains], ir_version=9)
+
+
+def with_twin(monkeypatch, change):
+    """Every twin is changed before it is compared."""
+    make = convert.converted
+
+    def changed(model):
+        module = make(model)
+        change(module)
+        module.recompile()
+        return module
+
+    monkeypatch.setattr(convert, "converted", changed)

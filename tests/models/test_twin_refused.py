@@ -9,7 +9,7 @@ import onnx
 import pytest
 import tiny_models as tiny
 import torch
-from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by
+from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by, with_twin
 from onnx import TensorProto, helper, numpy_helper
 from onnx2fx.op_registry import registry_context
 from torch import nn
@@ -21,19 +21,6 @@ from robustcheck.models.twin.builder import computes
 from robustcheck.models.twin.graph import keep_only
 
 
-def _with_twin(monkeypatch, change):
-    """Every twin is changed before it is compared."""
-    make = convert.converted
-
-    def changed(model):
-        module = make(model)
-        change(module)
-        module.recompile()
-        return module
-
-    monkeypatch.setattr(convert, "converted", changed)
-
-
 def test_a_twin_of_other_scores_is_refused(tmp_path, net, monkeypatch):
     def shift(module):
         output = next(node for node in module.graph.nodes if node.op == "output")
@@ -41,7 +28,7 @@ def test_a_twin_of_other_scores_is_refused(tmp_path, net, monkeypatch):
             output.replace_input_with(output.args[0], module.graph.call_function(torch.add, (output.args[0], 0.01)))
 
     tiny.save_onnx_old(net, tmp_path / "net.onnx")
-    _with_twin(monkeypatch, shift)
+    with_twin(monkeypatch, shift)
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
     refused_by(candidate, r"its score [12] of 2 differs by 0\.01 on the samples \(at most 0\.0\d+ is allowed\)")
     assert candidate.logits(IMAGES.shares()).isfinite().all()
@@ -58,7 +45,7 @@ def test_a_twin_of_another_gradient_is_refused(part, tmp_path, net, monkeypatch)
             user.replace_input_with(image, same)
 
     tiny.save_onnx_old(net, tmp_path / "net.onnx")
-    _with_twin(monkeypatch, scale)
+    with_twin(monkeypatch, scale)
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
     refused_by(candidate, r"its gradient differs from differences of ONNX Runtime's output by \d+% on average")
 
@@ -96,7 +83,7 @@ def test_a_wrong_twin_of_a_sigmoid_that_is_sure_of_every_image_is_refused(factor
             output.replace_input_with(output.args[0], step)
 
     _sure(tmp_path / "net.onnx", 1000)
-    _with_twin(monkeypatch, turn)
+    with_twin(monkeypatch, turn)
     refused_by(tiny.load(tmp_path / "net.onnx", IMAGES, task="binary")[0], "its gradient differs from differences")
 
 
@@ -109,7 +96,7 @@ def test_a_twin_that_fails_is_refused_and_prints_nothing(tmp_path, net, monkeypa
             )
 
     tiny.save_onnx_old(net, tmp_path / "net.onnx")
-    _with_twin(monkeypatch, fail)
+    with_twin(monkeypatch, fail)
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
     refused_by(candidate, r"its differentiable twin is wrong, it fails: .*\[5, 7\]")
     captured = capfd.readouterr()

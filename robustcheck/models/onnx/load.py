@@ -19,7 +19,15 @@ from robustcheck.models.network import NO_GRADIENT_PASSES, ONLY_ASKS, Forward, N
 from robustcheck.models.onnx import agreement, labels
 from robustcheck.models.onnx.file import left_in_training, parts_of, with_channels
 from robustcheck.models.onnx.session import Session
-from robustcheck.models.twin import ROUNDED_OPERATORS, NoTwinError, Twin, TwinFailsError, make_twin, telling
+from robustcheck.models.twin import (
+    ROUNDED_OPERATORS,
+    NoTwinError,
+    Twin,
+    TwinFailsError,
+    in_double,
+    make_twin,
+    telling,
+)
 from robustcheck.policy import ModelSpec, PreprocessSpec
 
 _NO_TWIN = "this ONNX candidate gives predictions but no gradients, which this attack needs: "
@@ -137,7 +145,7 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     A graph that was exported for one batch size may be wrong at another: then its twin takes batches of that size.
     """
     ask: Forward = twin.module.forward  # a call of the module itself would print what goes wrong
-    found = _compared(network, twin, telling(twin.module), images)
+    found = _compared(network, twin, telling(twin.module), lambda: in_double(twin.module).forward, images)
     module: torch.nn.Module | None = twin.module
     words = ["searches follow a differentiable twin of the graph, which agrees with ONNX Runtime"]
     if found.wrong and twin.batch:
@@ -147,7 +155,8 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
             return replace(network, no_gradients=f"{_NO_TWIN}{reason}")
         in_its_batches = partial(in_batches, least=twin.batch, most=twin.batch)
         ask = in_its_batches(bound.forward)
-        found = _compared(network, twin, in_its_batches(telling(bound)), images)
+        fine = lambda: in_its_batches(in_double(bound).forward)  # noqa: E731
+        found = _compared(network, twin, in_its_batches(telling(bound)), fine, images)
         words.append(f"it takes batches of {twin.batch}, as the graph does")
     if found.wrong:
         return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
@@ -160,14 +169,16 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
     return replace(network, twin=ask, module=module, notes=(*network.notes, "; ".join(words)))
 
 
-def _compared(network: Network, twin: Twin, ask: Forward, images: Sequence[torch.Tensor]) -> agreement.Agreement:
+def _compared(
+    network: Network, twin: Twin, ask: Forward, fine: Callable[[], Forward], images: Sequence[torch.Tensor]
+) -> agreement.Agreement:
     allowed = agreement.QUANTISED if twin.quantised else agreement.HALF if twin.halves else agreement.FLOAT
     if twin.rounds and not twin.quantised:
         allowed = replace(allowed, stepped=True)
     for at_once in (_AT_ONCE, 1):
         parts = [_in_company(part, twin.batch) for some in images for part in torch.split(some, at_once)]
         try:
-            return agreement.compare(network.forward, ask, parts, allowed, twin.holds)
+            return agreement.compare(network.forward, ask, parts, allowed, twin.holds, fine)
         except TwinFailsError as reason:
             return agreement.Agreement(wrong=str(reason))
         except Exception as error:  # noqa: BLE001 (converted code may fail in any way)

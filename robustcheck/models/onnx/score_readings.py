@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 _FLOAT32 = 1.2e-7  # the smallest step from 1
+_FLOAT64 = 2.3e-16
 _FLOAT16 = 2**-10
 _WHOLE = 2.0**25  # parts of 1: what is a whole number of them was 1 less something, or added to a half
 _BEYOND = 1e-6  # of 1: probabilities may sum up to more, or be divided by a little less
@@ -27,7 +28,7 @@ def are_probabilities(raw: torch.Tensor) -> bool:
 
 def read(raw: torch.Tensor, *, odds: bool) -> torch.Tensor:
     """Raw scores (N, …) as (N, K), or their log-odds."""
-    scores = raw.float().flatten(1)
+    scores = _scores(raw)
     return _logarithm(scores) - _logarithm(1 - scores) if odds else scores
 
 
@@ -41,7 +42,7 @@ def told(raw: torch.Tensor, moved: Sequence[torch.Tensor] = ()) -> torch.Tensor:
         raw: of some images.
         moved: of images that are hardly others.
     """
-    scores = raw.float().flatten(1)
+    scores = _scores(raw)
     left = (scores >= _VANISHING) & (_off(scores) < _DROWNED)
     there = read(raw, odds=True)
     for other in moved:
@@ -51,21 +52,29 @@ def told(raw: torch.Tensor, moved: Sequence[torch.Tensor] = ()) -> torch.Tensor:
 
 def rounding(raw: torch.Tensor, weights: torch.Tensor, *, odds: bool) -> torch.Tensor:
     """How far off (N,) the sum of the artefact's scores may be, read and with weights (N, K)."""
-    scores = raw.float().flatten(1)
+    scores = _scores(raw)
     largest = read(raw, odds=odds).abs().amax(dim=1).clamp_min(_SMALL)
-    relative: torch.Tensor = 16 * _FLOAT32 * largest * weights.norm(dim=1)
+    relative: torch.Tensor = 16 * _step(scores) * largest * weights.norm(dim=1)
     if not odds:
         return relative
     absolute: torch.Tensor = torch.where(weights == 0, 0.0, weights * _off(scores)).norm(dim=1)
     return relative + absolute
 
 
+def _scores(raw: torch.Tensor) -> torch.Tensor:
+    return (raw if raw.dtype is torch.float64 else raw.float()).flatten(1)
+
+
+def _step(scores: torch.Tensor) -> float:
+    return _FLOAT64 if scores.dtype is torch.float64 else _FLOAT32
+
+
 def _off(scores: torch.Tensor) -> torch.Tensor:
     """How far off the log-odds of probabilities (N, K) may be; infinite where one is 1, or a sigmoid is 0."""
     scores = scores.clamp(0, 1)
-    step = _FLOAT16 if bool((scores.half().float() == scores).all()) else _FLOAT32
+    step = _FLOAT16 if bool((scores.half().to(scores) == scores).all()) else _step(scores)
     whole = scores * _WHOLE % 1 == 0
-    return step / (1 - scores) + torch.where(whole, _FLOAT32 / scores, 0.0)
+    return step / (1 - scores) + torch.where(whole, _step(scores) / scores, 0.0)
 
 
 def _logarithm(shares: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@ other files stand in for operators where onnx2fx's own way is not enough. Convol
 which faster forms of a network are made of; `weight_only` computes the weights that quantisers leave; gradients pass
 straight through `rounding` and `quantised` operators, and `rounded_values` tells whether a graph rounds; and what is
 missing there, or differs from the standard, is mended: `standard` ones, `sizes`, `resize`, `attention`, ONNX Runtime's
-`contrib`, and `linear_models`. Each is held to the conformance cases of the onnx package. Nothing outside this folder
+`contrib`, and `linear_models`. Each is held to the conformance cases of the onnx package. A twin takes images as the
+graph has them `held`, or, for a second look at it, as they are and in double precision. Nothing outside this folder
 knows onnx2fx: another converter can take its place.
 """
 
@@ -18,5 +19,15 @@ from robustcheck.models.twin.convert import (
     make_twin,
     telling,
 )
+from robustcheck.models.twin.held import in_double
 
-__all__ = ["ROUNDED_OPERATORS", "NoTwinError", "Twin", "TwinFailsError", "converted", "make_twin", "telling"]
+__all__ = [
+    "ROUNDED_OPERATORS",
+    "NoTwinError",
+    "Twin",
+    "TwinFailsError",
+    "converted",
+    "in_double",
+    "make_twin",
+    "telling",
+]

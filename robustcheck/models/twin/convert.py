@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 from onnx2fx.exceptions import UnsupportedOpError
 from onnx2fx.graph_builder import GraphBuilder
 from torch import fx
@@ -45,6 +45,7 @@ from robustcheck.models.twin.graph import (
     take_apart,
     widen,
 )
+from robustcheck.models.twin.held import HELD_AS
 from robustcheck.models.twin.rounded_values import rounds
 from robustcheck.models.twin.weight_only import unpack
 
@@ -115,7 +116,7 @@ def make_twin(path: Path, output: str, device: torch.device, *, axes: int | None
         module=make(model),
         batch=batch,
         bound=lambda: make(_prepared(path, output)[0]),
-        holds=_HELD_AS.get(kind, lambda values: values),
+        holds=HELD_AS.get(kind, lambda values: values),
         quantised=quantised,
         rounds=rounds,
         halves=halves,
@@ -260,8 +261,8 @@ def _adapt_inputs(module: fx.GraphModule, kind: int, axes: int | None) -> None:
     image = held = next(node for node in module.graph.nodes if node.op == "placeholder")
     users = list(image.users)
     steps: list[tuple[Callable[..., torch.Tensor], tuple[Any, ...]]] = []
-    if kind in _HELD_AS:
-        steps.append((_HELD_AS[kind], ()))
+    if kind in HELD_AS:
+        steps.append((HELD_AS[kind], ()))
     if axes in (ROWS, GREY):
         steps.append((with_axes, (axes,)))
     for step, settings in steps:
@@ -269,17 +270,3 @@ def _adapt_inputs(module: fx.GraphModule, kind: int, axes: int | None) -> None:
             held = module.graph.call_function(step, (held, *settings))
     for user in users:
         user.replace_input_with(image, held)
-
-
-def _as_bytes(values: torch.Tensor) -> torch.Tensor:
-    return rounding.straight_through(values, values.round().clamp(0, 255))
-
-
-def _as_halves(values: torch.Tensor) -> torch.Tensor:
-    return rounding.straight_through(values, values.half().float())
-
-
-_HELD_AS: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
-    TensorProto.UINT8: _as_bytes,
-    TensorProto.FLOAT16: _as_halves,
-}

@@ -1,0 +1,105 @@
+"""Whether a twin is right although differences of ONNX Runtime's output are not what its gradient says.
+
+They are taken over steps that rounding leaves: a thousandth of the range, or a grey level where the graph takes bytes.
+A ReLU or a pooling window that turns on the way spoils them, and in a steep network many do. So the question is
+taken apart. Does the twin, in double precision and between grey levels, rise as ONNX Runtime does between the same
+images? And is the gradient the slope of that, over distances so short that nothing turns? Where something turns exactly
+at the image, as a window of equal pixels does in a black background, there is no one slope: if that explains what the
+gradient is off, it is asked about a few grey levels beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+
+from robustcheck.models.memory import is_out_of_memory
+from robustcheck.models.network import Forward
+from robustcheck.models.onnx.slopes import Pair, Slope, apart, close, directions, in_rows, rises, shares, slope_of
+
+_SHORT = (1e-7, 1e-6, 1e-8, 1e-5)  # of the range: steps of a network in double precision
+_ACROSS = 1.0  # of how far slopes along random signs are apart: nothing spoils them here, and they show what is missing
+_BESIDE = 4 / 255  # of the range: up to four grey levels, so that few pixels stay equal where there are only whole ones
+_EXPLAINED = 3.0  # times how far slopes to both sides of an image are apart, a gradient may be off their mean
+
+
+def agrees(
+    pair: Pair, make: Callable[[], Forward] | None, images: torch.Tensor, steps: Sequence[float], flat: torch.Tensor
+) -> bool:
+    """Whether a twin's scores rise as its original's do, and its gradient is their slope.
+
+    Args:
+        pair: the two.
+        make: gives the twin in double precision, without what rounds its inputs; None: there is none.
+        images: (N, …) as the original holds them.
+        steps: of the range, to take differences of the original over.
+        flat: for which images (N,) bool nothing is to be said.
+    """
+    if make is None:
+        return False
+    try:
+        return _agrees(pair, in_rows(make()), images, steps, flat)
+    except Exception as error:
+        # It is a form that no search needs: without it there is no second look.
+        if is_out_of_memory(error, rows=len(images)):
+            raise
+        return False
+
+
+def _agrees(pair: Pair, fine: Forward, images: torch.Tensor, steps: Sequence[float], flat: torch.Tensor) -> bool:
+    assert pair.slopes is not None
+    smooth = replace(pair, artefact=fine, holds=lambda values: values)
+    if (slope := slope_of(pair, images)) is None:
+        return False
+    rise, own = _apart(pair, smooth, slope, images, steps)
+    bends = (own > pair.slopes) & (own <= _EXPLAINED * _bend(smooth, slope, images))
+    if bool(bends.any()):
+        beside = pair.holds(_beside(images, pair.span))
+        if (other := slope_of(pair, beside)) is None:
+            return False
+        own = torch.where(bends, torch.maximum(*_apart(pair, smooth, other, beside, steps)), own)
+    worst = torch.maximum(rise, own)[~flat]
+    return bool(worst.isfinite().all()) and close(worst, pair.slopes)
+
+
+def _apart(
+    pair: Pair, smooth: Pair, slope: Slope, images: torch.Tensor, steps: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far (N,) rises of the two are apart, and how far the gradient is from the twin's own slope."""
+
+    def twin(ahead: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
+        return rises(smooth, slope.weights, ahead.double(), behind.double())[0]
+
+    there, fine = images.double(), replace(slope, gradient=slope.gradient.double())
+    return (
+        _least(apart(pair, slope, images, step * pair.span, twin, _ACROSS)[0] for step in steps),
+        _least(apart(smooth, fine, there, step * pair.span, fine.tells, _ACROSS)[0] for step in _SHORT),
+    )
+
+
+def _least(every: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([one.double().nan_to_num(nan=torch.inf) for one in every]).amin(dim=0)
+
+
+def _bend(smooth: Pair, slope: Slope, images: torch.Tensor) -> torch.Tensor:
+    """How far (N,) the twin's slopes to one side of an image are from those to the other, as a share of them."""
+    there = images.double()
+
+    def at(step: float) -> torch.Tensor:
+        changes = [step * direction for direction in directions(slope.gradient.double())]
+        up = [rises(smooth, slope.weights, there + change, there) for change in changes]
+        down = [rises(smooth, slope.weights, there, there - change) for change in changes]
+        noise = torch.stack([rounding for _, rounding in (*up, *down)]).amax(dim=0)
+        above, below = (torch.stack([rise for rise, _ in side]) for side in (up, down))
+        return shares(above, below, noise, _ACROSS).nan_to_num(nan=0.0)
+
+    return torch.stack([at(step * smooth.span) for step in _SHORT]).amax(dim=0)
+
+
+def _beside(images: torch.Tensor, span: float) -> torch.Tensor:
+    """Images with noise of two grey levels on average, towards the middle of their range."""
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(5)).to(images) * _BESIDE * span
+    middle = (images.max() + images.min()) / 2
+    return images + torch.where(images < middle, noise, -noise)
