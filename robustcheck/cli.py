@@ -76,11 +76,13 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     try:
         loaded = _load(policy)
     except PolicyError:
+        there = False  # a typing slip must not cost a report
         with suppress(OSError):  # a name may be longer than any that a file has
-            if output.exists() and policy.exists():  # otherwise it is a typing slip, which must not cost a report
-                from robustcheck.report.output import try_to_remove_earlier
+            there = output.exists() and policy.exists()
+        if there:
+            from robustcheck.report.output import try_to_remove_earlier
 
-                try_to_remove_earlier(output, [policy])
+            try_to_remove_earlier(output, [policy])
         raise
     from robustcheck.report.output import outputs
 

@@ -20,10 +20,10 @@ _UNSHOWABLE = re.compile(
 )
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'pgd'?`, or nothing if no known word is close."""
+def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """`; did you mean 'pgd'?`, or nothing if no known word is close: 1 is the word itself."""
     originals = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), originals, n=1)
+    close = get_close_matches(word.lower(), originals, n=1, cutoff=likeness)
     return f"; did you mean {originals[close[0]]!r}?" if close else ""
 
 

@@ -99,8 +99,10 @@ def _unsearched(gate: Gate, setting: Setting, found: Found, blind: set[int]) -> 
 def _of_probabilities(gate: Gate, setting: Setting) -> str:
     """What to do about a candidate that ends in probabilities whose softmax or sigmoid could not be left off."""
     candidate = setting.candidate
-    if gate.asks or not candidate.head.outputs_probabilities or candidate.bare is not None:
+    if gate.knowledge != "white-box" or not candidate.head.outputs_probabilities or candidate.bare is not None:
         return ""
+    if candidate.network.module is None and candidate.network.twin is None:  # nothing is left off such a format
+        return "; a candidate that gives logits hides less than one that gives probabilities"
     return "; a candidate that gives probabilities should end in the softmax or sigmoid that makes them, or give logits"
 
 

@@ -37,6 +37,7 @@ _OF_A_NUMBER = (
     "for a number that is not a probability, have the network subtract the threshold (docs/policy.md, 'Scores that are "
     "not the labels')"
 )
+_ALMOST = 0.85  # of a word: how like a key is to one that was meant, though it is a key elsewhere
 _OTHER_TASKS = {
     **dict.fromkeys(("regression", "survival", "ordinal"), f"; {_OF_A_NUMBER}"),
     **{task: f"; {task} is not supported" for task in ("segmentation", "detection")},
@@ -151,8 +152,9 @@ def _other_word(given: Any, expected: str, path: KeyPath) -> str:
 
 def _unknown_key(path: KeyPath, data: dict[str, Any]) -> str:
     key, allowed = str(path[-1]), _keys_beside(path, data)
-    resembled, homes = did_you_mean(key, allowed), " or ".join(_homes(key))
-    # A slip of the pen is likelier than a key of another place, which may still be what was meant.
+    homes = " or ".join(_homes(key))
+    # A slip of one letter is likelier than a key of another place, which may still be what was meant.
+    resembled = did_you_mean(key, allowed, likeness=_ALMOST) if homes else did_you_mean(key, allowed)
     belongs = f" ({key} belongs to {homes})" if resembled else f"; it belongs to {homes}"
     return f"unknown key; allowed here: {', '.join(allowed)}{resembled}{belongs if homes else ''}"
 

@@ -21,6 +21,7 @@ from robustcheck import load_policy, read_report, run
 from robustcheck.cli import main
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.sharing import shared_answer
+from robustcheck.importing import import_callable
 from robustcheck.models.process_settings import check_convolutions, left_as_found
 from robustcheck.report.writing import write_reports
 from robustcheck.results import AuditReport
@@ -486,6 +487,18 @@ def test_probabilities_that_do_not_end_in_a_softmax_are_told_what_to_end_in(proj
     messages = [finding.message for finding in gate.findings if finding.code == "no-usable-gradient"]
     advice = "should end in the softmax or sigmoid that makes them, or give logits"
     assert any(advice in message for message in messages) is told
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_who_ends_in_a_softmax_that_is_not_left_off_is_told_to_give_logits(project):
+    (project / "brightness.py").write_text(SMOOTHED.replace("END", ""))
+    torch.jit.script(import_callable("brightness:Brightness", folder=project)()).save(project / "brightness.ts")
+    gates = "  - {id: pgd, attack: {name: pgd, steps: 5}, epsilon: 8/255, require: {accuracy: 0.5}}"
+    policy = brightness_policy(gates).replace("brightness.safetensors", "brightness.ts")
+    (project / "policy.yaml").write_text(policy.replace("  architecture: brightness:Brightness\n", ""))
+    (gate,) = run(load_policy(project / "policy.yaml")).gates
+    (message,) = [finding.message for finding in gate.findings if finding.code == "no-usable-gradient"]
+    assert message.endswith("; a candidate that gives logits hides less than one that gives probabilities")
 
 
 def test_a_gate_that_fails_anyway_fails_and_says_that_it_was_blind(project):
