@@ -108,8 +108,9 @@ class FileImages:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is read: by its name or, as DICOM, by how it begins."""
-    return path.suffix.lower() in SUFFIXES or dicom.is_dicom(path)
+    """Whether a file is read: by its name or, as DICOM, by how it begins, which is not seen before it is fetched."""
+    unnamed = not path.suffix.strip(".0123456789")  # as DICOM often are
+    return path.suffix.lower() in SUFFIXES or dicom.is_dicom(path) or (unnamed and if_pointer(path) is not None)
 
 
 def take_files(

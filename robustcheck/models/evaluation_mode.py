@@ -23,7 +23,8 @@ _ROUNDINGS = 4  # steps of the type that scores are in, or were computed in, whe
 # alone may do more: in nine untrained networks of torchvision's it did up to 24 steps of the largest score in float32.
 # In a small probability the roundings of its logit count for more: seven times at .001.
 _OF_SPREAD = 0.01
-_MOST_ROUNDINGS = 80  # steps of the largest score
+_MOST_ROUNDINGS = 80  # steps of float32, of the largest score
+_COARSE_ROUNDINGS = 30  # the same of coarser types: of 80 steps of bfloat16, training mode is seldom more
 _SMALL = 1e-3  # scores below this are rounded as this is
 _MORE_CALLS = 3  # about images alone, before their company is blamed: of two answers each may come up by chance
 _CALLS = 20  # about the same images, of a candidate that draws
@@ -75,18 +76,19 @@ def check_evaluation_mode(
     """
     probe = _Probe(ask, images, Chunks(max(2, limit)), _EXPORT if has_mode else _REACH)
     try:
-        once = probe.together()
+        every = probe.with_others()
     except CandidateError:
         if limit > 1:
             raise
         probe.chunks = Chunks(1)  # some networks take one image at a time, and are given no more
-        once = probe.together()
+        every = probe.with_others()
+    once = every[: len(images)]
     again, alone, alone_again = probe.together(), probe.one_by_one(), probe.one_by_one()
     notes = () if probe.chunks.limit > 1 else (_UNTESTED + (_TOO_LARGE if probe.chunks.halved_to == 1 else _ONE),)
     which = ""
     if in_training is not None:
         notes, which = (*notes, f"{in_training} is in training mode"), f" ({in_training} is in training mode)"
-    allowed = _allowed(once, precision)
+    allowed = _allowed(every, precision)
     chance, by_company = max(_apart(once, again), _apart(alone, alone_again)), _apart(once, alone)
     if chance <= allowed < by_company:  # one that draws among a few answers may give the same one several times
         chance = max(_apart(alone, probe.one_by_one()) for _ in range(_MORE_CALLS))
@@ -114,9 +116,13 @@ class _Probe:
     chunks: Chunks
     cure: str  # of training mode
 
+    def with_others(self) -> torch.Tensor:
+        """Raw scores (2N, K), asked in batches: even a single image is joined by one that does not resemble it."""
+        return self.ask(torch.cat([self.images, 1 - self.images]), self.chunks)
+
     def together(self) -> torch.Tensor:
-        """Raw scores (N, K), asked in batches; even a single image is joined by one that does not resemble it."""
-        return self.ask(torch.cat([self.images, 1 - self.images]), self.chunks)[: len(self.images)]
+        """Raw scores (N, K) of the images in such company."""
+        return self.with_others()[: len(self.images)]
 
     def one_by_one(self) -> torch.Tensor:
         """Raw scores (N, K), asked about one at a time."""
@@ -130,12 +136,17 @@ class _Probe:
 
 
 def _allowed(scores: torch.Tensor, precision: torch.dtype) -> float:
-    """How far scores (N, K) of the same images may differ, where they were computed in this precision."""
+    """How far scores of the same images may differ, by those (N, K) of several, computed in this precision.
+
+    Labels whose score is always the same, such as masked ones, tell nothing about how large the others are.
+    """
     step = max(torch.finfo(kind).eps for kind in (scores.dtype, precision))
-    largest = float(scores.abs().max())
-    spread = float((scores.amax(dim=0) - scores.amin(dim=0)).max())
+    spreads = scores.amax(dim=0) - scores.amin(dim=0)
+    told = scores[:, spreads > 0] if bool((spreads > 0).any()) else scores
+    largest = float(told.abs().max())
     at_most = max(_TOLERANCE, _ROUNDINGS * step) * max(1.0, largest)
-    return min(at_most, max(_OF_SPREAD * spread, _MOST_ROUNDINGS * step * max(_SMALL, largest)))
+    rounding = max(_MOST_ROUNDINGS * torch.finfo(torch.float32).eps, _COARSE_ROUNDINGS * step)
+    return min(at_most, max(_OF_SPREAD * float(spreads.max()), rounding * max(_SMALL, largest)))
 
 
 def _refusal(what: str, far: str, which: str, cure: str) -> str:

@@ -121,6 +121,10 @@ def test_what_a_network_uses_itself_stays_a_probability(gain):
     torch.testing.assert_close(logits[:, 1:], second)
 
 
+def _shares(parts):
+    return parts / parts.sum(dim=1, keepdim=True)
+
+
 @pytest.mark.parametrize(
     ("end", "outputs", "ending"),
     [
@@ -135,10 +139,13 @@ def test_what_a_network_uses_itself_stays_a_probability(gain):
         (lambda z: z.exp() / z.sum(dim=1, keepdim=True), 2, "softmax"),
         (lambda z: z.softmax(dim=1) / 2, 2, "softmax"),
         (lambda z: z.sigmoid() / z.sigmoid().sum(dim=1, keepdim=True), 2, "softmax"),
+        (lambda z: _shares(z.sigmoid()), 2, "sigmoid"),
+        (lambda z: _shares(torch.cat([z[:, :1].sigmoid(), z[:, 1:].sigmoid()], dim=1)), 2, "softmax"),
+        (lambda z: torch.div(z.exp(), z.exp().sum(dim=1, keepdim=True), rounding_mode="floor"), 2, "softmax"),
     ],
     ids=[
         *("softmax", "sigmoids", "complement", "scaled", "mean", "two softmaxes", "two sigmoids", "logits"),
-        *("another's sum", "halved", "shares"),
+        *("another's sum", "halved", "shares", "shares of findings", "shares of two sigmoids", "floor"),
     ],
 )
 def test_a_network_that_ends_otherwise_is_left_as_it_is(end, outputs, ending):
@@ -172,15 +179,17 @@ IN_PARTS = {
 }
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("name", IN_PARTS)
-def test_a_softmax_in_several_steps_of_onnx(name, tmp_path):
-    """As of scikit-learn's discriminants and of JAX, and as networks are exported that cut their probabilities."""
+def test_a_softmax_in_several_steps_of_onnx(name, kept, tmp_path):
+    """As of scikit-learn's discriminants, and as networks are exported that cut their probabilities."""
     weights = drawn(tiny.HEIGHT * tiny.WIDTH, 2)
     nodes = [
         helper.make_node("Flatten", ["image"], ["flat"]),
         helper.make_node("Gemm", ["flat", "w", "b"], ["logits"]),
         *IN_PARTS[name],
-        helper.make_node("ReduceSum", ["parts", "axes"], ["total"]),
+        helper.make_node("ReduceSum", ["parts", "axes"], ["total" if kept else "row"], keepdims=int(kept)),
+        *([] if kept else [helper.make_node("Unsqueeze", ["row", "axes"], ["total"])]),
         helper.make_node("Div", ["parts", "total"], ["scores"]),
     ]
     held = [("w", weights), ("b", np.float32([0, 150])), ("axes", np.int64([1])), ("least", np.float32(1e-7))]

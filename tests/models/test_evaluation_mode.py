@@ -269,6 +269,7 @@ def test_in_small_scores_chance_counts_as_in_large_ones(tmp_path):
         ([[-1e-5, -11.5]], 11.5 * 80 * 2**-23),  # of one image only rounding is known
         ([[1e-12]], 1e-3 * 80 * 2**-23),
         ([[0.0], [0.0]], 1e-3 * 80 * 2**-23),
+        ([[-1e9, 0.0, 1.0], [-1e9, 1.0, 0.0]], 1e-3),  # a label that is left out
     ],
 )
 def test_what_is_allowed_is_a_share_of_how_far_images_are_apart(scores, allowed):
@@ -283,10 +284,30 @@ def test_what_is_allowed_is_a_share_of_how_far_images_are_apart(scores, allowed)
         return ask
 
     images = torch.arange(len(told))[:, None, None, None].float()
-    step = 2 * float(told.abs().max()) * 2**-23
+    step = 2 * float(told[told > -1e9].abs().max()) * 2**-23
     assert check_evaluation_mode(ask_with(0.9 * allowed - step), images, 4, None) == (None, ())
     with pytest.raises(CandidateError, match="depend on the other images in the batch"):
         check_evaluation_mode(ask_with(1.1 * allowed + step), images, 4, None)
+
+
+def test_of_one_image_the_image_beside_it_tells_how_large_scores_are():
+    """A score near 0 is rounded as the larger numbers are that it is the sum of."""
+
+    def ask(images, _chunks):
+        return (images.flatten(1).mean(dim=1, keepdim=True) - 0.4) * 1000 + (3e-4 if len(images) > 1 else 0)
+
+    assert check_evaluation_mode(ask, torch.full((1, 1, 2, 2), 0.4), 4, None) == (None, ())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_in_coarse_types_other_images_count_as_in_float32(kind):
+    def ask(images, _chunks):
+        own, beside = images.flatten(1).mean(dim=1, keepdim=True), images.mean()
+        return (0.05 * (own - beside)).to(kind).float()
+
+    images = torch.linspace(0, 0.6, 4)[:, None, None, None].expand(4, 1, 2, 2)
+    with pytest.raises(CandidateError, match="depend on the other images in the batch"):
+        check_evaluation_mode(ask, images, 4, None, kind)
 
 
 class Halves(Sensitive):

@@ -297,6 +297,14 @@ def test_the_mean_that_keras_leaves_as_an_input_in_its_caffe_mode(model, store, 
     torch.testing.assert_close(made, torch.tensor([51.0, 127.5, 255.0]) - torch.tensor([103.939, 116.779, 123.68]))
 
 
+@pytest.mark.parametrize("names", [["dropout/keep_prob:0"], ["net/age:0", "net/mean:0"]])
+def test_other_inputs_within_a_network_are_not_taken_for_the_caffe_mode_of_keras(names, model, store):
+    for name in names:
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [3] if names[1:] else []))
+    with pytest.raises(CandidateError, match=r"inputs .*, or export a wrapper that takes the image alone$"):
+        tiny.load(store(model))
+
+
 @pytest.mark.parametrize("dims", [[10**12, 2], [2**62, 2**62], [-3, 2], [30, 3]])
 def test_an_initializer_of_an_absurd_shape(dims, model, store, refused):
     del model.graph.initializer[0].dims[:]

@@ -64,6 +64,8 @@ def leave_off(module: nn.Module, ending: Ending) -> nn.Module | None:
     two_sides = ending == "softmax" and kinds == {"sigmoid"} and len(last) == (1 if complements else 2)
     if not two_sides and (kinds != {ending} or complements or (ending == "softmax" and len(last) > 1)):
         return None
+    if kinds == {"sigmoid"} and any(_does(traced, node, _QUOTIENTS) for node in steps):
+        return None  # shares of sigmoids are no sigmoids, and the logits of those not theirs
     for node in steps:
         if node in last or _does(traced, node, _CUTS | _QUOTIENTS):
             before = node.all_input_nodes[0]
@@ -90,8 +92,8 @@ def _up_to_the_ending(traced: fx.GraphModule, last: Any) -> list[fx.Node]:
                 return []
         elif _does(traced, node, _CUTS | _SHAPES):  # the others say where it is cut, or which shape it gets
             waiting.append(node.all_input_nodes[0])
-        elif (total := _sum_below(traced, node)) is not None:
-            found.add(total)
+        elif total := _sum_below(traced, node):
+            found.update(total)
             waiting.append(node.all_input_nodes[0])
         elif _does(traced, node, _JOINS | _COMPLEMENTS):
             waiting += [each for each in node.all_input_nodes if each.op != "get_attr"]
@@ -100,13 +102,16 @@ def _up_to_the_ending(traced: fx.GraphModule, last: Any) -> list[fx.Node]:
     return [node for node in reversed(traced.graph.nodes) if node in found]
 
 
-def _sum_below(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The sum of what a node divides, by which it does that; None if it does anything else."""
-    if not _does(traced, node, _QUOTIENTS) or len(node.all_input_nodes) != 2:
-        return None
+def _sum_below(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """The sum of what a node divides, by which it does that, after what changes its shape; empty if it does not."""
+    if not _does(traced, node, _QUOTIENTS) or len(node.all_input_nodes) != 2 or node.kwargs.get("rounding_mode"):
+        return []
     whole, total = node.all_input_nodes
-    of_it = _does(traced, total, _SUMS) and total.all_input_nodes[0] is whole
-    return total if of_it and len(total.users) == 1 else None
+    steps = [total]
+    while _does(traced, steps[-1], _SHAPES) and len(steps[-1].users) == 1:
+        steps.append(steps[-1].all_input_nodes[0])
+    of_it = _does(traced, steps[-1], _SUMS) and steps[-1].all_input_nodes[0] is whole
+    return steps if of_it and len(steps[-1].users) == 1 else []
 
 
 def _centred_before(sigmoid: fx.Node) -> fx.Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,7 @@ class Session:
         if len(inputs) != 1:
             names = [found.name for found in inputs]
             remedy = ": make the others constants, or export a wrapper that takes the image alone" if names else ""
-            of_keras = _of_keras(names)
+            of_keras = _of_keras({found.name: found.shape for found in inputs})
             raise CandidateError(
                 f"{path.name} has {len(names)} inputs ({listed(names)}); one image is needed{remedy}{of_keras}"
             )
@@ -189,12 +189,12 @@ class Session:
         return device
 
 
-def _of_keras(names: Sequence[str]) -> str:
-    """What Keras leaves as inputs that are none, by their names: tensors within a network; "" if none are."""
-    within = [name for name in names if "/" in name and name.endswith(":0")]
+def _of_keras(inputs: Mapping[str, Sequence[int | str | None]]) -> str:
+    """What Keras leaves as inputs that are none: tensors within a network, and a mean of three channels."""
+    within = {name: shape for name, shape in inputs.items() if "/" in name and name.endswith(":0")}
     if any(name.endswith(_OPERANDS) for name in within):
         return _NORMALISED
-    return _CAFFE if within else ""
+    return _CAFFE if [shape[-1:] for shape in within.values()] == [[3]] and len(inputs) == 2 else ""
 
 
 def _seeded() -> int:

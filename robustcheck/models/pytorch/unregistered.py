@@ -38,7 +38,7 @@ def first_in_training(held: Mapping[str, nn.Module]) -> str | None:
     """
     for where, module in held.items():
         for name, layer in module.named_modules(prefix=where):
-            if layer.training and isinstance(layer, (_BatchNorm, _DropoutNd)):
+            if layer.training and (isinstance(layer, _BatchNorm) or (isinstance(layer, _DropoutNd) and layer.p > 0)):
                 return str(name) or type(layer).__name__
     return None
 
