@@ -121,8 +121,8 @@ def test_what_a_network_uses_itself_stays_a_probability(gain):
     torch.testing.assert_close(logits[:, 1:], second)
 
 
-def _shares(parts):
-    return parts / parts.sum(dim=1, keepdim=True)
+def _shares(parts, *, rounding=None):
+    return torch.div(parts, parts.sum(dim=1, keepdim=True), rounding_mode=rounding)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def _shares(parts):
         (lambda z: z.sigmoid() / z.sigmoid().sum(dim=1, keepdim=True), 2, "softmax"),
         (lambda z: _shares(z.sigmoid()), 2, "sigmoid"),
         (lambda z: _shares(torch.cat([z[:, :1].sigmoid(), z[:, 1:].sigmoid()], dim=1)), 2, "softmax"),
-        (lambda z: torch.div(z.exp(), z.exp().sum(dim=1, keepdim=True), rounding_mode="floor"), 2, "softmax"),
+        (lambda z: _shares(z.exp(), rounding="floor"), 2, "softmax"),
     ],
     ids=[
         *("softmax", "sigmoids", "complement", "scaled", "mean", "two softmaxes", "two sigmoids", "logits"),

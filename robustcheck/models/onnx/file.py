@@ -131,9 +131,7 @@ def _why_invalid(reason: str) -> str:
         return reason
     name, opset = found[1], int(found[2])
     if opset > (newest := onnx.defs.onnx_opset_version()):
-        return (
-            f"it has the operator {name} of opset {opset}, and the onnx that is installed knows those up to {newest}"
-        )
+        return f"it has the operator {name} of opset {opset}, and the onnx that is installed knows those up to {newest}"
     known = [one.since_version for one in onnx.defs.get_all_schemas_with_history() if one.name == name]
     if not known:
         return (
