@@ -18,6 +18,7 @@ from robustcheck.words import listed, shown
 
 _OF_A_BALL = ("epsilon", "norm", "ladder")
 _FEWEST_PIXELS = 8  # along a side of an image
+_FARTHEST_GRAIN = 4.33  # standard deviations: noise is drawn from quantiles of which this is the last
 _OF_TRAINING = (
     "surrogate", "train", "universal", "train_on", "images", "steps", "draws", "step_size", "restarts",
 )  # fmt: skip
@@ -144,34 +145,43 @@ def _one_grey(spec: ConditionsSpec) -> tuple[str, str] | None:
     contrast, brightness = spec.contrast or (1.0, 1.0), spec.brightness or (0.0, 0.0)
     if contrast == (0.0, 0.0):
         return "contrast", "0 to 0"
-    grainy = spec.noise is not None and spec.noise[1] > 0  # brings some of what was beyond the range back into it
-    if grainy or _magnitudes(brightness)[0] < (1 + contrast[1]) / 2:
+    grain = 0.0 if spec.noise is None else _FARTHEST_GRAIN * spec.noise[1]  # may bring it back into the range
+    if _magnitudes(brightness)[0] < (1 + contrast[1]) / 2 + grain:
         return None
     beside = "" if spec.contrast is None else f" with a contrast of {contrast[0]:g} to {contrast[1]:g}"
     return "brightness", f"{brightness[0]:g} to {brightness[1]:g}{beside}"
 
 
 def _out_of_view(spec: ConditionsSpec) -> bool:
-    """Whether no draw leaves anything of an image to be seen, whatever its shape.
+    """Whether no draw leaves anything of an image to be seen, whatever its shape, from 8 pixels a side on.
 
     However it is turned, an image stays within the circle through its corners, and the view within the diagonal
-    that the image is shifted along. So the two are apart if their corners are.
+    that the image is shifted along. So the two are apart if their corners are. Pixels are read linearly: what is at an
+    edge is seen as far as half a pixel of the image beyond it, which is farther in an image of fewer pixels. Where
+    there are fewer than 8, some of an image's edge may show.
     """
     nearest, _ = _magnitudes(spec.translation or (0.0, 0.0))
-    largest = _largest(spec)
-    # Pixels are read linearly: at an edge they are seen as far as half a pixel of the image beyond it.
-    beyond = largest - (1 if spec.perspective is None else 0)
-    return nearest >= 0.5 + largest / 2 + max(0.0, beyond) / (2 * _FEWEST_PIXELS) - 1e-9
-
-
-def _largest(spec: ConditionsSpec) -> float:
-    """How far from the middle a corner of an image is ever seen, of where it is seen without conditions."""
     scale = (spec.scale or (1.0, 1.0))[1]
+    if spec.perspective is None:
+        # A pixel of the view is read at its centre, half a pixel within the view's edge.
+        reach = scale + max(0.0, scale - 1) / _FEWEST_PIXELS
+    else:
+        reach = _largest(scale * (1 + 1 / _FEWEST_PIXELS), _magnitudes(spec.perspective)[1])
+    return nearest >= 0.5 + reach / 2 - 1e-9
+
+
+def _largest(scale: float, tilt: float) -> float:
+    """How far from the middle the corner of an image is ever seen, of where it is seen without conditions.
+
+    Args:
+        scale: the largest.
+        tilt: the largest, in degrees.
+    """
     # A corner comes nearer to a camera as it is tilted, and is seen farther out until it moves along the line of sight.
     corner = scale * sqrt(2) / CAMERA_DISTANCE
-    tilt = min(radians(_magnitudes(spec.perspective or (0.0, 0.0))[1]), asin(min(corner, 1.0)))
-    ahead = 1 - corner * sin(tilt)
-    return scale * cos(tilt) / ahead if ahead > 0 else inf
+    angle = min(radians(tilt), asin(min(corner, 1.0)))
+    ahead = 1 - corner * sin(angle)
+    return scale * cos(angle) / ahead if ahead > 0 else inf
 
 
 def _patch(attack: dict[str, Any], gate: dict[str, Any], at: KeyPath, data: dict[str, Any], folder: Path) -> Faults:

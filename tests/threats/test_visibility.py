@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import asin, degrees, sqrt
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from robustcheck.attacks.draws import Draws
 from robustcheck.policy import ConditionsSpec
 from robustcheck.policy.patch_checks import find
 from robustcheck.threats.viewing import LOOK_DRAWS, Conditions, see
@@ -24,14 +26,28 @@ def refused(conditions):
 
 def shown(conditions, shape=(16, 16)):
     """How much a white image and a black one differ, in the looks (and the pixel) where they differ most."""
-    spec, generator = ConditionsSpec(**conditions), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     uniform = torch.rand(DRAWS, LOOK_DRAWS, generator=generator)
     uniform[: DRAWS // 2] = uniform[: DRAWS // 2].round()  # the ends of all ranges
     uniform[:, 5] = torch.rand(DRAWS, generator=generator)  # axes of tilts, to all sides
-    grain = torch.randn(DRAWS, 1, *shape, generator=generator)
-    looks = Conditions(spec=spec).draw(uniform)
-    white, black = (see(torch.full((DRAWS, 1, *shape), level), looks, grain) for level in (1.0, 0.0))
+    return difference(conditions, uniform, shape)
+
+
+def difference(conditions, uniform, shape):
+    """How much a white image and a black one differ, at most, in the looks made of numbers (N, LOOK_DRAWS)."""
+    looks = Conditions(spec=ConditionsSpec(**conditions)).draw(uniform)
+    grain = Draws(keys=torch.arange(len(uniform))).normal((1, *shape))
+    white, black = (see(torch.full((len(uniform), 1, *shape), level), looks, grain) for level in (1.0, 0.0))
     return float((white - black).abs().max())
+
+
+def shown_of_a_corner(scale, perspective, edge, shape):
+    """The difference of white and black where the right lower corner, as near as a tilt brings it, is shifted back."""
+    tilt = min(perspective, degrees(asin(min(1.0, scale * sqrt(2) / 4))))
+    uniform = torch.ones(1, LOOK_DRAWS)
+    uniform[0, 4:6] = torch.tensor([(tilt / perspective + 1) / 2, 135 / 360])
+    conditions = {"scale": [scale, scale], "perspective": perspective, "translation": [-edge - 0.1, -edge]}
+    return difference(conditions, uniform, shape), refused(conditions)
 
 
 def ends(low, high):
@@ -57,7 +73,11 @@ def shifts(draw):
 
 LEVELS = st.fixed_dictionaries(
     {"brightness": st.one_of(ends(-1, -0.4), ends(0.4, 1))},
-    optional={"contrast": ends(0, 1.5), "noise": st.just([0, 0.3]), "blur": st.just(1.0)},
+    optional={
+        "contrast": ends(0, 1.5),
+        "noise": st.sampled_from([[0, 0.01], [0, 0.05], [0, 0.3]]),
+        "blur": st.just(1.0),
+    },
 )
 
 
@@ -76,7 +96,9 @@ def test_what_is_refused_for_its_brightness_shows_nothing_and_what_is_not_shows_
     else:
         low, high = ConditionsSpec(**conditions).brightness
         edge = 0.5 + conditions.get("contrast", [1, 1])[1] / 2
-        assume("noise" in conditions or min(abs(low), abs(high)) < edge - 1e-3)
+        # Of 256 looks none has grain that is as far out as noise ever is.
+        grain = 2 * conditions["noise"][1] if "noise" in conditions else -1e-3
+        assume(min(abs(low), abs(high)) < edge + grain)
         assert shown(conditions) > 0
 
 
@@ -86,8 +108,8 @@ def test_what_is_refused_for_its_brightness_shows_nothing_and_what_is_not_shows_
         ({}, 1.0),
         ({"scale": [0.2, 0.3]}, 0.65),
         ({"scale": [0.5, 2]}, 1.5 + 1 / 16),  # from as near, half a pixel beyond the image's edge is a whole one
-        ({"perspective": 30}, 0.5 + 1.069 / 2 + 1.069 / 16),
-        ({"perspective": 5, "scale": [0.5, 0.5]}, 0.5 + 0.506 / 2 + 0.506 / 16),
+        ({"perspective": 30}, 0.5 + 1.2262 / 2),
+        ({"perspective": 5, "scale": [0.5, 0.5]}, 0.5 + 0.5702 / 2),
     ],
 )
 def test_the_nearest_shift_that_is_refused(conditions, edge):
@@ -104,3 +126,37 @@ def test_what_is_tilted_to_beside_the_camera_is_seen_however_far_it_is_shifted()
     conditions = {"perspective": [70, 80], "scale": [2.9, 3]}
     assert refused(conditions | {"translation": [9, 10]}) == []
     assert shown(conditions | {"translation": [3, 3.1]}) > 0
+
+
+@pytest.mark.parametrize(
+    ("scale", "perspective", "shape", "edge"),
+    [
+        (2, 45, (8, 8), 2.1),
+        (2.7, 80, (8, 8), 5.6),
+        (2.7, 80, (16, 16), 5.6),
+        (2.7, 80, (28, 28), 5.6),
+    ],
+)
+def test_half_a_pixel_beyond_a_tilted_corner_is_magnified_more_than_the_corner_is(scale, perspective, shape, edge):
+    seen, faults = shown_of_a_corner(scale, perspective, edge, shape)
+    assert seen > 0.01
+    assert faults == []
+
+
+@pytest.mark.parametrize(("scale", "perspective"), [(2, 45), (1.5, 60), (2.3, 60), (1, 30), (0.5, 80)])
+def test_a_corner_that_is_tilted_nearest_is_not_seen_where_its_shift_is_refused(scale, perspective):
+    shifts = [0.5 + 0.02 * step for step in range(800)]
+    edge = next(shift for shift in shifts if shown_of_a_corner(scale, perspective, shift, (8, 8))[1])
+    for shape in ((8, 8), (8, 16), (16, 16), (32, 32)):
+        assert shown_of_a_corner(scale, perspective, edge, shape)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("brightness", "noise", "faults"),
+    [(-0.6, 0.0114, ["brightness"]), (-0.6, 0.0117, []), (0.6, 0.0114, ["brightness"])],
+)
+def test_grain_brings_back_what_is_beyond_the_range_by_less_than_it_is_ever_drawn(brightness, noise, faults):
+    conditions = {"brightness": [brightness, brightness], "contrast": [0.1, 0.1], "noise": [0, noise]}
+    assert refused(conditions) == faults
+    looks = torch.ones(1024, LOOK_DRAWS)  # the most noise; among so many pixels some have grain at its last quantile
+    assert (difference(conditions, looks, (32, 32)) > 0) == (not faults)
