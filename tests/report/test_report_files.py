@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from robustcheck.report.as_json import in_json
 from robustcheck.report.html import html
 from robustcheck.report.junit import junit_xml
 from robustcheck.report.schema import FILE, schema_text
-from robustcheck.report.writing import render_reports, write_whole
+from robustcheck.report.writing import render_reports, write_json, write_whole
 from robustcheck.results import AuditReport
 
 ROOT = Path(__file__).parents[2]
@@ -94,10 +95,23 @@ def test_json_is_made_gate_by_gate_and_is_what_it_would_be_at_once(one):
 
 
 def test_the_whole_of_it_is_never_held(tmp_path, monkeypatch):
-    def held(*_: object) -> None:
-        pytest.fail("the whole text was made")
+    """Each piece is larger than what files keep to themselves, and is on disk before the next one is asked for."""
+    size, made = 2**20, []
 
-    monkeypatch.setattr(AuditReport, "to_json", held)
+    def pieces(_: AuditReport) -> Iterator[bytes]:
+        for number in range(4):
+            assert sum(file.stat().st_size for file in tmp_path.iterdir()) == number * size
+            made.append(number)
+            yield b" " * size
+
+    monkeypatch.setattr(AuditReport, "json_pieces", pieces)
+    path = write_json(mixed(), tmp_path)
+
+    assert made == [0, 1, 2, 3]
+    assert path.stat().st_size == 4 * size
+
+
+def test_the_page_says_the_digest_of_the_json_beside_it(tmp_path):
     write_reports(mixed(), tmp_path)
 
     assert hashlib.sha256((tmp_path / "report.json").read_bytes()).hexdigest() in (tmp_path / "report.html").read_text()

@@ -13,6 +13,7 @@ from robustcheck.evaluation.conclusion import checks_of
 from robustcheck.evaluation.patches.gates import names_of_controls
 from robustcheck.evaluation.patches.task import PatchTask
 from robustcheck.evaluation.replay.figures import differs
+from robustcheck.evaluation.replay.queries import of_queries
 from robustcheck.evaluation.replay.restating import AREA, may_stop
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
@@ -29,7 +30,7 @@ def of_parts(result: GateResult, standing: Standing) -> Iterator[str]:
     for control in result.controls:
         yield from (f"{control.name}: {sentence}" for sentence in _of_control(control.success, standing))
     yield from _of_numbers(result)
-    yield from _of_queries(result)
+    yield from of_queries(result, standing)
     surrogates = [] if gate.surrogates is None else [one.path for one in gate.surrogates.surrogate]
     surrogates += [] if gate.surrogates is None else [one.architecture for one in gate.surrogates.train]
     yield from _named("surrogates", [one.path for one in result.surrogates], surrogates)
@@ -88,17 +89,6 @@ def _of_numbers(result: GateResult) -> Iterator[str]:
         for key, value in numbers.items():
             if not 0 <= value < math.inf or (key == "accuracy" and value > 1):
                 yield f"{where}.{key} is stated as {value}, which it cannot be"
-
-
-def _of_queries(result: GateResult) -> Iterator[str]:
-    """Faults: queries that are not those of the samples; only gates that are decided early search others, too."""
-    stated, counts = result.cost.queries, [one.queries for one in result.samples if one.queries is not None] or [0]
-    early = result.stopped is not None and result.stopped.decided
-    if stated.total < sum(counts) or (stated.total > sum(counts) and not early):
-        yield f"cost.queries.total is stated as {stated.total}, but its samples cost {sum(counts)}"
-    for name, found in (("max", max(counts)), ("median", float(np.median(counts)))):
-        if getattr(stated, name) != found:
-            yield f"cost.queries.{name} is stated as {getattr(stated, name)}, but of its samples it is {found:g}"
 
 
 def _named(what: str, stated: Sequence[str], here: Sequence[str]) -> Iterator[str]:
