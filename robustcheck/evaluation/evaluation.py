@@ -121,8 +121,15 @@ class Evaluation:
         return [gate for gate in others if gate.levels(setting.samples.bits) <= own.levels(setting.samples.bits)]
 
     def _noise(self, gate_id: str, selected: Sequence[str] | None) -> bool:
-        """Whether a gate is compared with noise that is among the gates that are run."""
-        noise = (one.id for one in self.weaker(gate_id) if isinstance(one.attack, NoiseSpec))
+        """Whether a gate is compared with noise of its own budget that is among the gates that are run."""
+        own = self._asked(gate_id)
+        noise = (
+            one.id
+            for one in self.weaker(gate_id)
+            if isinstance(one.attack, NoiseSpec)
+            and (one.queries, one.oracle) == (own.queries, own.oracle)
+            and one.levels(self.setting.samples.bits) == own.levels(self.setting.samples.bits)
+        )
         return any(selected is None or name in selected for name in noise)
 
     def _asked(self, gate_id: str) -> Gate:

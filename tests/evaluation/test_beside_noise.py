@@ -59,11 +59,11 @@ def test_who_asks_does_not_pass_where_noise_turns_so_much_that_it_would_not(heal
     (square,) = brightness_gates(tmp_path, _square(0.9), extra=f"health: {health}")
     (check,) = square.health
     assert (check.name, check.outcome) == ("beats-noise", "broken")
-    assert check.evidence == "noise with as many queries a sample turned 4 of 10 that held"
+    assert check.evidence == "of 10 samples this gate turned 0, and noise with as many queries a sample 4"
     assert square.verdict == verdict
     assert ("beats-noise", "error") in {(one.code, one.severity) for one in square.findings}
     if verdict == "error":
-        assert "random images turned samples that the attack did not" in square.error
+        assert "random images turned more samples than the attack did" in square.error
         assert square.error.endswith("raise queries, or replace the attack with a stronger one that may ask as much")
 
 
@@ -82,7 +82,7 @@ def test_the_share_that_noise_turns_counts_for_all_that_held(tmp_path):
     flat_images(tmp_path, [127, 128] * 20, [0, 1] * 20)
     (square,) = brightness_gates(tmp_path, _square(0.5))
     (check,) = square.health
-    assert check.evidence == "noise with as many queries a sample turned 10 of 10 that held"
+    assert check.evidence == "of 10 samples this gate turned 0, and noise with as many queries a sample 10"
     assert (square.verdict, check.outcome) == ("error", "broken")
 
 
@@ -92,7 +92,7 @@ def test_a_sample_that_noise_alone_turns_is_luck(tmp_path):
     flat_images(tmp_path, [127, *[60] * 9], [0] * 10)
     (square,) = brightness_gates(tmp_path, _square(1))
     (check,) = square.health
-    assert check.evidence == "noise with as many queries a sample turned 1 of 10 that held"
+    assert check.evidence == "of 10 samples this gate turned 0, and noise with as many queries a sample 1"
     assert (square.verdict, check.outcome) == ("pass", "sound")
 
 
@@ -104,7 +104,9 @@ def test_noise_is_asked_about_a_tenth_of_what_held_and_at_least_ten(samples, tmp
     (square,) = brightness_gates(tmp_path, _square(0.5))
     assert _outcomes(square) == [("beats-noise", "sound")]
     count = {40: 10, 400: 39}[samples]
-    assert square.health[0].evidence == f"noise with as many queries a sample turned 0 of {count} that held"
+    assert (
+        square.health[0].evidence == f"of {count} samples this gate turned 0, and noise with as many queries a sample 0"
+    )
     assert square.cost.health_forward == 201 * count  # one look at the end
     assert square.cost.queries.total == 200 * samples
     assert {one.queries for one in square.samples} == {200}
@@ -121,6 +123,23 @@ def test_noise_may_do_what_the_gate_s_adversary_may(oracle, tmp_path, monkeypatc
     same = ("queries", "oracle", "goal", "norm", "epsilon", "finding", "target")
     assert [getattr(own, name) for name in same] == [getattr(noise, name) for name in same]
     assert noise.oracle == oracle
+
+
+@pytest.mark.usefixtures("feeble")
+@pytest.mark.parametrize(("dark", "outcome"), [(4, "sound"), (5, "sound"), (6, "suspect")])
+def test_who_turns_as_many_as_noise_is_not_faulted_for_turning_others(dark, outcome, tmp_path, monkeypatch):
+    """Noise turns what is nearly bright; this Square only what is bright, by moving all of it."""
+
+    def darkened(_self, _images, clean, *_):
+        return {"images": clean - 8 / 255 * (clean > 0.5)}
+
+    monkeypatch.setattr(Square, "start", darkened)
+    brightness_project(tmp_path)
+    flat_images(tmp_path, [127] * dark + [135] * (10 - dark), [0] * dark + [1] * (10 - dark))
+    (square,) = brightness_gates(tmp_path, _square(0))
+    (check,) = square.health
+    told = f"of 10 samples this gate turned {10 - dark}, and noise with as many queries a sample {dark}"
+    assert (check.outcome, check.evidence) == (outcome, told)
 
 
 @pytest.mark.usefixtures("feeble")
@@ -151,6 +170,14 @@ def test_the_policy_s_own_noise_is_enough_if_it_is_run(tmp_path):
     assert both.health[0].evidence == "the policy's own noise is compared with it"
     assert both.cost.health_forward == 0
     assert _outcomes(alone) == [("beats-noise", "broken")]
+
+
+@pytest.mark.usefixtures("feeble")
+@pytest.mark.parametrize(("own", "token"), [("200", "199"), ("8/255", "7/255"), ("200,", "200, oracle: stored,")])
+def test_noise_that_may_do_less_is_not_enough(own, token, tmp_path):
+    brightness_project(tmp_path)
+    square, _ = brightness_gates(tmp_path, _square(0.9) + NOISE.replace(own, token))
+    assert ("beats-noise", "broken") in _outcomes(square)
 
 
 def test_a_candidate_that_draws_is_not_asked(tmp_path):

@@ -34,7 +34,7 @@ MEANINGS = {
     "as-strong-as-other-patches": "another patch that this adversary may lay too turned clearly more: this one was not "
     "trained to its end",
     "grows-with-size": "a smaller patch turned clearly more: this one was not trained to its end",
-    "beats-noise": "random images turned samples that the attack did not: the attack is too weak",
+    "beats-noise": "random images turned more samples than the attack did: the attack is too weak",
     "as-strong-as-noise": "random images turned more samples than the attack did: the attack is too weak",
     "holds-against-others": "with what other gates turned, this one does not pass",
 }

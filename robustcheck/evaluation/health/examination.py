@@ -9,7 +9,7 @@ of the samples that the gate put through the network.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from statistics import median
 
@@ -63,10 +63,10 @@ class Examination:
         )
 
     def beside_noise(self, cost: Cost, *, spared: str | None) -> HealthCheck:
-        """The check of an attack that asks: what as many random images turn of the samples that held.
+        """The check of an attack that asks: whether as many random images turn more of the samples that it attacked.
 
-        Its adversary, who may ask so often, cannot do both: a sample that only noise turns is luck, and decides nothing
-        by itself.
+        Its adversary, who may ask so often, cannot do both: a sample that only noise turns is luck, if there is another
+        that only the attack turned.
 
         Args:
             cost: of the gate's searches.
@@ -80,9 +80,13 @@ class Examination:
         if spared is not None:
             return HealthCheck(name=name, outcome="not examined", evidence=spared)
         noise = self.probes.noise(cost)
-        evidence = f"{noise.how} turned {len(noise.turned)} of {noise.of} that held"
-        outcome: HealthOutcome = "suspect" if _outdoes(noise) else "sound"
-        if outcome == "suspect" and self._undermines(noise):
+        held = set(self.probes.held)
+        own = sum(sample not in held for sample in self.probes.attacked[: noise.of])
+        evidence = f"of {plural(noise.of, 'sample')} this gate turned {own}, and {noise.how} {len(noise.turned)}"
+        alone = [(sample, entry) for sample, entry in noise.turned.items() if sample in held]
+        ahead = replace(noise, turned=dict(alone[: max(0, len(noise.turned) - own)]))
+        outcome: HealthOutcome = "suspect" if _outdoes(ahead) else "sound"
+        if outcome == "suspect" and self._undermines(ahead):
             outcome = "broken"
         return HealthCheck(name=name, outcome=outcome, evidence=evidence)
 

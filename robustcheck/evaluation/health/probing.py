@@ -216,16 +216,16 @@ class Probes:
         ]
 
     def noise(self, cost: Cost) -> ProbeResult:
-        """Asks about random images of samples that held what the gate's own adversary might have asked instead.
+        """Asks about random images of attacked samples what the gate's own adversary might have asked instead.
 
-        A tenth of the cost pays for one sample in ten, of which a gate on few samples has too few: if noise turns a
-        quarter of those that held, ten samples show it three times in four, and five once in three.
+        A tenth of the cost pays for one sample in ten, of which a gate on few samples has too few.
         """
         gate = self.search.gate
         assert gate.queries is not None
         paid = int(cost.forward * OVERHEAD) // (gate.queries + _ENDS)
         how, count = "noise with as many queries a sample", max(FEWEST_WITH_NOISE, paid)
-        return self._turned(NoiseSpec(name="noise"), how, count, queries=gate.queries, oracle=gate.oracle)
+        rival, tried = NoiseSpec(name="noise"), self.attacked[:count]
+        return self._turned(rival, how, count, queries=gate.queries, oracle=gate.oracle, samples=tried)
 
     def _unbounded(self, count: int) -> ProbeResult:
         """Tries a minimum-norm search, which ends where it finds anything at all."""
@@ -274,9 +274,11 @@ class Probes:
         oracle: Literal["float", "stored"] = "float",
         ball: Ball | None = None,
         instead: Searches = (),
+        samples: Sequence[int] | None = None,
     ) -> ProbeResult:
-        """Tries what another attack turns of the first samples that held; nothing found is kept."""
-        samples, images = self.held[:count], ImageWriter(None, [self.search.gate.id])
+        """Tries what another attack turns of the first samples that held, or of others; nothing found is kept."""
+        samples = self.held[:count] if samples is None else samples
+        images = ImageWriter(None, [self.search.gate.id])
         setting = replace(self.search.setting, memory=Memory(), images=images, progress=silent)
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle=oracle, descending=False)
         ball = ball or self.search.ball

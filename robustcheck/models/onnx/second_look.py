@@ -53,38 +53,60 @@ def _agrees(pair: Pair, fine: Forward, images: torch.Tensor, steps: Sequence[flo
     smooth = replace(pair, artefact=fine, holds=lambda values: values)
     if (slope := slope_of(pair, images)) is None:
         return False
-    rise, own = _apart(pair, smooth, slope, images, steps)
-    bends = (own > pair.slopes) & (own <= _EXPLAINED * _bend(smooth, slope, images))
+    rise = _rise(pair, smooth, slope, images, steps)
+    if not _all_close(rise, pair, ~flat):
+        return False
+    own = _own(smooth, slope, images)
+    bends = own > pair.slopes
+    if bool(bends.any()):
+        bends &= own <= _EXPLAINED * _bend(smooth, slope, images)
     if bool(bends.any()):
         beside = pair.holds(_beside(images, pair.span))
         if (other := slope_of(pair, beside)) is None:
             return False
-        own = torch.where(bends, torch.maximum(*_apart(pair, smooth, other, beside, steps)), own)
-    worst = torch.maximum(rise, own)[~flat]
-    return bool(worst.isfinite().all()) and close(worst, pair.slopes)
+        rise = _rise(pair, smooth, other, beside, steps)
+        own = torch.where(bends, torch.maximum(rise, _own(smooth, other, beside)), own)
+    return _all_close(own, pair, ~flat)
 
 
-def _apart(
-    pair: Pair, smooth: Pair, slope: Slope, images: torch.Tensor, steps: Sequence[float]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far (N,) rises of the two are apart, and how far the gradient is from the twin's own slope."""
+def _all_close(apart: torch.Tensor, pair: Pair, counted: torch.Tensor) -> bool:
+    assert pair.slopes is not None
+    return bool(apart[counted].isfinite().all()) and close(apart[counted], pair.slopes)
+
+
+def _rise(pair: Pair, smooth: Pair, slope: Slope, images: torch.Tensor, steps: Sequence[float]) -> torch.Tensor:
+    """How far (N,) rises of the two are apart."""
 
     def twin(ahead: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
         return rises(smooth, slope.weights, ahead.double(), behind.double())[0]
 
+    return _least((apart(pair, slope, images, step * pair.span, twin, _ACROSS)[0] for step in steps), pair)
+
+
+def _own(smooth: Pair, slope: Slope, images: torch.Tensor) -> torch.Tensor:
+    """How far (N,) the gradient is from the twin's own slope."""
     there, fine = images.double(), replace(slope, gradient=slope.gradient.double())
-    return (
-        _least(apart(pair, slope, images, step * pair.span, twin, _ACROSS)[0] for step in steps),
-        _least(apart(smooth, fine, there, step * pair.span, fine.tells, _ACROSS)[0] for step in _SHORT),
-    )
+    return _least((apart(smooth, fine, there, step * smooth.span, fine.tells, _ACROSS)[0] for step in _SHORT), smooth)
 
 
-def _least(every: Iterable[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([one.double().nan_to_num(nan=torch.inf) for one in every]).amin(dim=0)
+def _least(every: Iterable[torch.Tensor], pair: Pair) -> torch.Tensor:
+    """The least of each image, of as many steps as it takes until all are close."""
+    assert pair.slopes is not None
+    least: torch.Tensor | None = None
+    for one in every:
+        found = one.double().nan_to_num(nan=torch.inf)
+        least = found if least is None else torch.minimum(least, found)
+        if bool((least <= pair.slopes).all()):
+            break
+    assert least is not None
+    return least
 
 
 def _bend(smooth: Pair, slope: Slope, images: torch.Tensor) -> torch.Tensor:
-    """How far (N,) the twin's slopes to one side of an image are from those to the other, as a share of them."""
+    """How far (N,) the twin's slopes to one side of an image are from those to the other, as a share of them.
+
+    What bends at the image itself does so over any distance: over the shortest, rounding alone may look like it.
+    """
     there = images.double()
 
     def at(step: float) -> torch.Tensor:
@@ -93,9 +115,9 @@ def _bend(smooth: Pair, slope: Slope, images: torch.Tensor) -> torch.Tensor:
         down = [rises(smooth, slope.weights, there, there - change) for change in changes]
         noise = torch.stack([rounding for _, rounding in (*up, *down)]).amax(dim=0)
         above, below = (torch.stack([rise for rise, _ in side]) for side in (up, down))
-        return shares(above, below, noise, _ACROSS).nan_to_num(nan=0.0)
+        return shares(above, below, noise, _ACROSS).nan_to_num(nan=torch.inf)
 
-    return torch.stack([at(step * smooth.span) for step in _SHORT]).amax(dim=0)
+    return torch.stack([at(step * smooth.span) for step in _SHORT]).amin(dim=0).nan_to_num(posinf=0.0)
 
 
 def _beside(images: torch.Tensor, span: float) -> torch.Tensor:
