@@ -69,7 +69,7 @@ class Resize(nn.Module):
             return functional.interpolate(image, target[-2:], mode="bilinear", align_corners=corner)
         kind, answer = image.dtype, image
         with torch.autocast(image.device.type, enabled=False):  # images must not lose bits on their way in
-            answer = image.float()
+            answer = image if kind is torch.float64 else image.float()
             for place, axis in enumerate(axes):
                 if target[place] == shape[place] and (factors[place] == 1 or self.how.antialias):
                     continue
