@@ -10,7 +10,6 @@ from building import ARCHITECTURE, brightness_gates, brightness_policy, brightne
 from forging import run_in
 
 from robustcheck import load_policy
-from robustcheck.attacks.base import one_a_row
 from robustcheck.attacks.square import Square
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.replay.replaying import replay
@@ -30,15 +29,6 @@ NES = """
     oracle: ORACLE
     require: {accuracy: 0.1}
 """
-
-
-@pytest.fixture
-def feeble(monkeypatch):
-    """Square asks about next to nothing but the sample, and submits it."""
-    monkeypatch.setattr(Square, "ask", lambda _self, state, *_: one_a_row(state["images"]))
-    monkeypatch.setattr(Square, "start", lambda _self, _images, clean, *_: {"images": clean})
-    monkeypatch.setattr(Square, "learn", lambda _self, state, *_: {"images": state["images"] + 1e-6})
-    monkeypatch.setattr(Square, "best", lambda _self, state: state["images"])
 
 
 def _square(bound, **others):

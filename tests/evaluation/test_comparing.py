@@ -10,8 +10,6 @@ from building import brightness_gates, brightness_policy, brightness_project, fl
 
 from robustcheck import load_policy
 from robustcheck.attacks import searches
-from robustcheck.attacks.base import one_a_row
-from robustcheck.attacks.square import Square
 from robustcheck.data import in_random_order
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.health.comparing import comparable, compared
@@ -312,15 +310,6 @@ def test_a_rung_of_which_nothing_held_by_a_larger_one_has_not_its_weakness(tmp_p
 
 
 NOISE = "  - {id: noise, attack: noise, epsilon: 8/255, queries: 200, require: {accuracy: 0}}\n"
-
-
-@pytest.fixture
-def feeble(monkeypatch):
-    """Square asks about next to nothing but the sample, and submits it."""
-    monkeypatch.setattr(Square, "ask", lambda _self, state, *_: one_a_row(state["images"]))
-    monkeypatch.setattr(Square, "start", lambda _self, _images, clean, *_: {"images": clean})
-    monkeypatch.setattr(Square, "learn", lambda _self, state, *_: {"images": state["images"] + 1e-6})
-    monkeypatch.setattr(Square, "best", lambda _self, state: state["images"])
 
 
 @pytest.mark.usefixtures("feeble")

@@ -89,3 +89,17 @@ def with_twin(monkeypatch, change):
         return module
 
     monkeypatch.setattr(convert, "converted", changed)
+
+
+def with_scaled_gradient(monkeypatch, part):
+    """Every twin gives the same scores, with this part of their gradient."""
+
+    def scale(module):
+        image = next(node for node in module.graph.nodes if node.op == "placeholder")
+        users = list(image.users)
+        with module.graph.inserting_after(image):
+            same = module.graph.call_function(lambda x: x * part + (x * (1 - part)).detach(), (image,))
+        for user in users:
+            user.replace_input_with(image, same)
+
+    with_twin(monkeypatch, scale)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
-from graphs import refused_by, with_twin
+from graphs import refused_by, with_scaled_gradient
 from torch import nn
 
 from robustcheck.models.onnx import agreement
@@ -201,16 +201,8 @@ def test_a_file_of_bytes_that_bends_within_a_level_is_followed(tmp_path):
 
 @pytest.mark.parametrize("part", [1.3, 0.5])
 def test_a_wrong_twin_of_such_a_file_is_refused(part, tmp_path, monkeypatch):
-    def scale(module):
-        image = next(node for node in module.graph.nodes if node.op == "placeholder")
-        users = list(image.users)
-        with module.graph.inserting_after(image):
-            same = module.graph.call_function(lambda x: x * part + (x * (1 - part)).detach(), (image,))
-        for user in users:
-            user.replace_input_with(image, same)
-
     images, settings = _exported(tmp_path / "net.onnx")
-    with_twin(monkeypatch, scale)
+    with_scaled_gradient(monkeypatch, part)
     refused_by(tiny.load(tmp_path / "net.onnx", images, **settings)[0], "its gradient differs from differences")
 
 

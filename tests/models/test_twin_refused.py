@@ -9,7 +9,7 @@ import onnx
 import pytest
 import tiny_models as tiny
 import torch
-from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by, with_twin
+from graphs import IMAGES, ZEROS, drawn, gradient_of, model_of, refused_by, with_scaled_gradient, with_twin
 from onnx import TensorProto, helper, numpy_helper
 from onnx2fx.op_registry import registry_context
 from torch import nn
@@ -36,16 +36,8 @@ def test_a_twin_of_other_scores_is_refused(tmp_path, net, monkeypatch):
 
 @pytest.mark.parametrize("part", [1.5, 0.0])
 def test_a_twin_of_another_gradient_is_refused(part, tmp_path, net, monkeypatch):
-    def scale(module):
-        image = next(node for node in module.graph.nodes if node.op == "placeholder")
-        users = list(image.users)
-        with module.graph.inserting_after(image):
-            same = module.graph.call_function(lambda x: x * part + (x * (1 - part)).detach(), (image,))
-        for user in users:
-            user.replace_input_with(image, same)
-
     tiny.save_onnx_old(net, tmp_path / "net.onnx")
-    with_twin(monkeypatch, scale)
+    with_scaled_gradient(monkeypatch, part)
     candidate, _ = tiny.load(tmp_path / "net.onnx", IMAGES)
     refused_by(candidate, r"its gradient differs from differences of ONNX Runtime's output by \d+% on average")
 
