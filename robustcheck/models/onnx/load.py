@@ -155,8 +155,8 @@ def _with_twin(network: Network, twin: Twin, images: Sequence[torch.Tensor]) -> 
             return replace(network, no_gradients=f"{_NO_TWIN}{reason}")
         in_its_batches = partial(in_batches, least=twin.batch, most=twin.batch)
         ask = in_its_batches(bound.forward)
-        fine = lambda: in_its_batches(in_double(bound).forward)  # noqa: E731
-        found = _compared(network, twin, in_its_batches(telling(bound)), fine, images)
+        told = in_its_batches(telling(bound))
+        found = _compared(network, twin, told, lambda: in_its_batches(in_double(bound).forward), images)
         words.append(f"it takes batches of {twin.batch}, as the graph does")
     if found.wrong:
         return replace(network, no_gradients=f"{_NO_TWIN}its differentiable twin is wrong, {found.wrong}; {_REFUSED}")
