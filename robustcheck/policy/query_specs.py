@@ -183,8 +183,13 @@ class RaySSpec(AttackEntry):
 
     @property
     def least_queries(self) -> int:
-        """A direction and a point on it."""
-        return 2
+        """A direction, and a binary search along it for a grey level of 8 bits."""
+        return 1 + 8
+
+    @property
+    def queries_a_step(self) -> int:
+        """The same: a direction that leads farther costs one query, but one that is nearer is searched."""
+        return self.least_queries
 
 
 class NoiseSpec(AttackEntry):

@@ -333,9 +333,12 @@ def test_attacks_that_ask_go_down_a_ladder(project):
 
 
 def test_who_begins_at_corners_is_told_who_begins_at_other_images(project):
-    """White and black are bright and dark: nothing that is asked about is dim."""
+    """White and black are bright and dark: of images of a single pixel nothing that is asked about is dim."""
     three_levels(project)
-    gate = _gate("rays", queries=2, extra=", goal: targeted, target: dim").replace("accuracy: 0", "accuracy: 0.5")
+    with np.load(project / "flat.npz") as held:
+        images, labels = held["test_images"][:, :1, :1], held["test_labels"]
+    np.savez(project / "flat.npz", test_images=images, test_labels=labels)
+    gate = _gate("rays", queries=9, extra=", goal: targeted, target: dim").replace("accuracy: 0", "accuracy: 0.5")
     (project / "policy.yaml").write_text(three_levels_policy(gate))
     (lost,) = run(load_policy(project / "policy.yaml")).gates
     assert lost.verdict == "error"

@@ -44,7 +44,7 @@ def _gate(folder, attack, *, epsilon="4/255", more="", require="{accuracy: 0.1}"
         ("noise", 1, "1 step of noise", 10),
         ("square", 9, "9 steps of square", 10),
         ("{name: square, restarts: 2}", 19, "9 steps of square", 20),
-        ("rays", 9, "9 steps of rays", 10),
+        ("rays", 89, "9 steps of rays", 90),
         ("{name: hopskipjump, samples: 10}", 100, "3 steps of hopskipjump", 310),
         ("{name: label_only, samples: 4, copies: 2}", 80, "8 steps of label_only", 90),
         ("{name: partial_information, samples: 4}", 49, "9 steps of partial_information", 50),
