@@ -196,7 +196,8 @@ class Probes:
         if self.uses_eot or count < MIN_EXAMINED:
             return ProbeResult()
         how = "single steps along the gradient and against it"
-        return self._turned(FGSMSpec(name="fgsm"), how, count, instead=(SingleSteps.toward(self.search.goal),))
+        instead = (SingleSteps.toward(self.search.goal),)
+        return self._turned(FGSMSpec(name="fgsm"), how, self.held[:count], instead=instead)
 
     def _without_gradients(self, budget: int) -> list[ProbeResult]:
         """Tries random search and noise, at the gate's own budget."""
@@ -210,9 +211,10 @@ class Probes:
         # An ensemble has asked Square about these more often than a probe could.
         square = gate.norm == "linf" and not isinstance(gate.attack, EnsembleSpec)
         rival = SquareSpec(name="square") if square else NESSpec(name="nes", samples=10)
+        tried = self.held[:count]
         return [
-            self._turned(rival, f"{rival.name} with {queries - noise} queries", count, queries=queries - noise - 1),
-            self._turned(NoiseSpec(name="noise"), f"noise with {noise} queries", count, queries=noise),
+            self._turned(rival, f"{rival.name} with {queries - noise} queries", tried, queries=queries - noise - 1),
+            self._turned(NoiseSpec(name="noise"), f"noise with {noise} queries", tried, queries=noise),
         ]
 
     def noise(self, cost: Cost) -> ProbeResult:
@@ -223,9 +225,9 @@ class Probes:
         gate = self.search.gate
         assert gate.queries is not None
         paid = int(cost.forward * OVERHEAD) // (gate.queries + _ENDS)
-        how, count = "noise with as many queries a sample", max(FEWEST_WITH_NOISE, paid)
-        rival, tried = NoiseSpec(name="noise"), self.attacked[:count]
-        return self._turned(rival, how, count, queries=gate.queries, oracle=gate.oracle, samples=tried)
+        rival, how = NoiseSpec(name="noise"), "noise with as many queries a sample"
+        tried = self.attacked[: max(FEWEST_WITH_NOISE, paid)]
+        return self._turned(rival, how, tried, queries=gate.queries, oracle=gate.oracle)
 
     def _unbounded(self, count: int) -> ProbeResult:
         """Tries a minimum-norm search, which ends where it finds anything at all."""
@@ -234,7 +236,7 @@ class Probes:
         samples, ball = self.search.setting.samples, self.search.ball
         widest = max((samples.shape_of(sample) for sample in self.held[:count]), key=prod)
         how = f"a search for the nearest counterexample at any distance ({_UNBOUNDED_STEPS} steps)"
-        return self._turned(self._nearest(prod(widest)), how, count, ball=ball.widest(widest))
+        return self._turned(self._nearest(prod(widest)), how, self.held[:count], ball=ball.widest(widest))
 
     def _nearest(self, pixels: int) -> FMNSpec:
         """The search for the nearest counterexample; of several findings the nearest to its threshold may be flat."""
@@ -254,7 +256,7 @@ class Probes:
         (attack,) = build(more, self.search.ball, self.search.goal)  # APGD with targets has one restart for each
         count = max(least, min(_MOST_LONGER, budget // (attack.restarts * (steps + 3))))
         count = min(count, len(self.held))
-        return self._turned(more, f"{steps} steps", count) if count >= MIN_EXAMINED else ProbeResult()
+        return self._turned(more, f"{steps} steps", self.held[:count]) if count >= MIN_EXAMINED else ProbeResult()
 
     @property
     def _longer_form(self) -> PGDSpec | APGDSpec | None:
@@ -268,16 +270,14 @@ class Probes:
         self,
         spec: AttackSpec,
         how: str,
-        count: int,
+        samples: Sequence[int],
         *,
         queries: int | None = None,
         oracle: Literal["float", "stored"] = "float",
         ball: Ball | None = None,
         instead: Searches = (),
-        samples: Sequence[int] | None = None,
     ) -> ProbeResult:
-        """Tries what another attack turns of the first samples that held, or of others; nothing found is kept."""
-        samples = self.held[:count] if samples is None else samples
+        """Tries what another attack turns of some samples; nothing found is kept."""
         images = ImageWriter(None, [self.search.gate.id])
         setting = replace(self.search.setting, memory=Memory(), images=images, progress=silent)
         gate = replace(self.search.gate, attack=spec, queries=queries, oracle=oracle, descending=False)
