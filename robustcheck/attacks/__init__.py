@@ -1,6 +1,7 @@
 """How the adversary searches: pure functions over tensors.
 
-One file an attack, except `label_only` (in `partial_information`) and `ensemble` (in `searches`).
+One file an attack, except `label_only` (in `partial_information`) and `ensemble` (in `searches`); `patterns` stand for
+attacks that may only ask, and that too seldom to search.
 
 An attack never judges its own work and never loops: it says where to start and how to go on, with a row for each
 sample, and the evaluation keeps the rows, asks about their points, adjudicates and restarts (`base` has the protocols:

@@ -30,12 +30,16 @@ class Noise(QueryAttack):
 
     def ask(self, state: State, clean: torch.Tensor, ball: Ball, draws: Draws) -> Asked:
         """Points at the border."""
-        direction = draws.normal((self.images_per_turn, *clean.shape[1:]), at=state["turn"]).flatten(0, 1)
+        direction = self.directions(clean, draws, state["turn"]).flatten(0, 1)
         beside = clean.repeat_interleave(self.images_per_turn, dim=0)
         left = self.queries - state["turn"] * self.images_per_turn
         asked = torch.arange(self.images_per_turn, device=clean.device) < left.clamp_min(1)[:, None]
         images = ball.project(beside + ball.radius * ball.steepest(direction), beside)
         return Asked(images=images[asked.flatten()], asked=asked)
+
+    def directions(self, clean: torch.Tensor, draws: Draws, turn: torch.Tensor) -> torch.Tensor:
+        """Directions (N, Q, C, H, W) of any length in which points are tried in a row's turn (N,)."""
+        return draws.normal((self.images_per_turn, *clean.shape[1:]), at=turn)
 
     def learn(
         self, state: State, queries: Asked, answers: Answers, clean: torch.Tensor, ball: Ball, draws: Draws

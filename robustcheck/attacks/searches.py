@@ -14,6 +14,7 @@ from robustcheck.attacks.nes import NES
 from robustcheck.attacks.noise import Noise
 from robustcheck.attacks.objectives import Loss, log_probability, objective
 from robustcheck.attacks.partial_information import PartialInformation
+from robustcheck.attacks.patterns import Patterns
 from robustcheck.attacks.pgd import PGD, Schedule
 from robustcheck.attacks.rays import RayS
 from robustcheck.attacks.rp2 import RP2
@@ -21,6 +22,7 @@ from robustcheck.attacks.square import Square
 from robustcheck.attacks.transfer import DiversePGD
 from robustcheck.policy import (
     APGDSpec,
+    AskingEntry,
     AttackSpec,
     EnsembleSpec,
     FGSMSpec,
@@ -83,6 +85,8 @@ def build(
             they turn 96 in 100 on the networks of the benchmarks, after two or three questions in place of a dozen;
             on those that hold, the quick steps come on top.
     """
+    if queries is not None and isinstance(spec, AskingEntry) and spec.only_patterns(queries):
+        return (Patterns(objective=objective("cross_entropy", goal), queries=queries),)
     asks = Asks(queries=queries or 0, least_offset=1 / ball.maximum if stored else 0.0)
     attacks = _ensemble(spec, ball, goal) if isinstance(spec, EnsembleSpec) else (_search(spec, ball, goal, asks),)
     first = attacks[0]

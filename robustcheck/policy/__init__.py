@@ -19,6 +19,7 @@ from robustcheck.policy.model_spec import ModelSpec, PreprocessSpec
 from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import (
+    AskingEntry,
     HopSkipJumpSpec,
     LabelOnlySpec,
     NESSpec,
@@ -36,6 +37,7 @@ __all__ = [
     "ATTACKS",
     "SPLITS",
     "APGDSpec",
+    "AskingEntry",
     "AttackSpec",
     "Bound",
     "ConditionsSpec",

@@ -13,7 +13,7 @@ from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
 from robustcheck.policy.model_checks import is_folder
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
-from robustcheck.policy.query_specs import NoiseSpec, SquareSpec
+from robustcheck.policy.query_specs import AskingEntry, NoiseSpec, SquareSpec
 from robustcheck.policy.schema import ABOUT_DISEASE, GateSpec
 from robustcheck.policy.sections import (
     NO_ATTACK,
@@ -216,6 +216,12 @@ def _not_for_smaller(gate: dict[str, Any]) -> str | None:
         )
     if isinstance(spec, FGSMSpec):
         return "fgsm looks only at one point, epsilon away, and where that fails a nearer one may not;"
+    queries = gate.get("queries")
+    if isinstance(spec, AskingEntry) and is_whole(queries) and spec.only_patterns(queries):
+        return (
+            f"{spec.name} with fewer than {spec.patterns_below} queries looks only at points that are epsilon away, "
+            "and where those fail nearer ones may not;"
+        )
     if isinstance(spec, NoiseSpec | SquareSpec):
         return f"{spec.name} looks only at points that are epsilon away, and where those fail nearer ones may not;"
     steps = getattr(spec, "steps", LEAST_DESCENDING)

@@ -12,15 +12,30 @@ from robustcheck.policy.fields import Number, QuantityField, RestartsField, Shar
 SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
 MomentumField = Annotated[Number, Field(ge=0, lt=1)]
 BlurField = Annotated[Number, Field(ge=0, le=0.25)]
+PatternsField = Annotated[StrictInt, Field(ge=0, le=10_000)]
 _BLUR = (
     "blur of half of what makes up an estimate's directions: a Gaussian's standard deviation, as a share of the "
     "image's shorter side; 0 leaves all pixels independent, as in the paper"
+)
+_PATTERNS = (
+    "with fewer queries than this, all of them are random stripes and blocks of ±epsilon, which turn more samples than "
+    "so short a search; 0: never"
 )
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
 _FAILED_TRIES = 6  # at most, of a smaller ball before the first estimate: each shrinks it by half as much, down to 2 %
 
 
-class _Estimating(AttackEntry):
+class AskingEntry(AttackEntry):
+    """Attacks that go by an oracle's answers."""
+
+    patterns_below: PatternsField = Field(description=_PATTERNS)
+
+    def only_patterns(self, queries: int) -> bool:
+        """Whether so many queries are too few for the attack itself."""
+        return queries < self.patterns_below
+
+
+class _Estimating(AskingEntry):
     """Attacks that estimate gradients from pairs of images."""
 
     samples: SamplesField = Field(50, description="scores per estimate, at pairs x + σu, x - σu: an even number")
@@ -67,6 +82,7 @@ class NESSpec(_Estimating):
         5, description="steps over which the loss has to rise, or else the step is halved"
     )
     loss: LossField = Field("margin", description=LOSS)
+    patterns_below: PatternsField = Field(60, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:
@@ -79,7 +95,7 @@ class NESSpec(_Estimating):
         return self.least_queries
 
 
-class SquareSpec(AttackEntry):
+class SquareSpec(AskingEntry):
     """Random search that asks for scores only."""
 
     summary = "square attack: random squares of ±ε, kept if they raise the loss; asks for scores, not gradients"
@@ -92,6 +108,7 @@ class SquareSpec(AttackEntry):
     share: ShareField = Field(0.8, description="share of the image's area that the first square covers (p)")
     restarts: RestartsField = Field(1, description="independent starts, which share the queries")
     loss: LossField = Field("margin", description=LOSS)
+    patterns_below: PatternsField = Field(25, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:
@@ -115,6 +132,7 @@ class PartialInformationSpec(_Shrinking):
     name: Literal["partial_information"]
     k: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="how many labels an answer shows")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
+    patterns_below: PatternsField = Field(225, description=_PATTERNS)
 
 
 class LabelOnlySpec(_Shrinking):
@@ -131,6 +149,7 @@ class LabelOnlySpec(_Shrinking):
     )
     radius: QuantityField | None = Field(None, description="radius of the copies' noise (default: epsilon / 4)")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default epsilon / 4")
+    patterns_below: PatternsField = Field(300, description=_PATTERNS)
 
     @property
     def queries_an_estimate(self) -> int:
@@ -138,7 +157,7 @@ class LabelOnlySpec(_Shrinking):
         return self.samples * self.copies
 
 
-class HopSkipJumpSpec(AttackEntry):
+class HopSkipJumpSpec(AskingEntry):
     """From an image of the wanted label along the border to the sample, seeing labels only."""
 
     summary = "walks along the decision border from an image of the wanted label towards the sample; asks for labels"
@@ -158,6 +177,7 @@ class HopSkipJumpSpec(AttackEntry):
     )
     momentum: MomentumField = Field(0.5, description="share of the earlier estimates that is kept (in the paper none)")
     blur: BlurField = Field(0.025, description=_BLUR)
+    patterns_below: PatternsField = Field(175, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:
@@ -170,7 +190,7 @@ class HopSkipJumpSpec(AttackEntry):
         return self.least_queries - 1
 
 
-class RaySSpec(AttackEntry):
+class RaySSpec(AskingEntry):
     """Search for the direction of ±1 along which the border is nearest, seeing labels only."""
 
     summary = "ray search: flips the signs of ever smaller blocks if that brings the border nearer; asks for labels"
@@ -180,6 +200,7 @@ class RaySSpec(AttackEntry):
     linf_only = True
 
     name: Literal["rays"]
+    patterns_below: PatternsField = Field(150, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:

@@ -43,7 +43,8 @@ def project(tmp_path):
 
 
 def _gate(name, *, queries=400, epsilon="8/255", extra=""):
-    keys = f"id: {name}, attack: {name}, epsilon: {epsilon}, queries: {queries}, require: {{accuracy: 0}}{extra}"
+    attack = name if name == "noise" else f"{{name: {name}, patterns_below: 0}}"  # as it is, however few its queries
+    keys = f"id: {name}, attack: {attack}, epsilon: {epsilon}, queries: {queries}, require: {{accuracy: 0}}{extra}"
     return f"\n  - {{{keys}}}\n"
 
 

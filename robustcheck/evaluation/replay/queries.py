@@ -59,6 +59,8 @@ def _least(standing: Standing, limit: int) -> int:
     """What a search costs at least that finds nothing: it goes on until the limit does not pay for another turn."""
     (attack,) = Search.of(standing.gate, standing.setting, shared=True).attacks
     assert isinstance(attack, QueryAttack)
+    if not attack.adaptive:  # its last turn asks about as many as are left
+        return limit
     # Restarts share the limit in whole numbers; a turn asks about its images, and some turns about the point, too.
     return max(1, limit - attack.restarts * (attack.images_per_turn + 1))
 

@@ -1,0 +1,74 @@
+"""What attacks leave that may ask only a few times, beside noise and patterns: `python -m benchmarks.few_queries`.
+
+One gate an attack and limit, each as it would be without patterns: where patterns leave less, `patterns_below` says that
+they take its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.arguments import add_common, positive
+from benchmarks.candidates import CANDIDATES
+from benchmarks.gating import accuracy, gated
+from benchmarks.page import provenance, publish
+from benchmarks.results import table
+from robustcheck.policy import ATTACKS
+
+LIMITS = (5, 10, 25, 50, 75, 100, 150, 200, 250, 300)
+_ITSELF = {name: spec for name, spec in ATTACKS.items() if "patterns_below" in spec.model_fields}
+
+
+def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """The gate of each row and limit; none where an attack needs more for its first step."""
+    attacks: dict[str, dict[str, Any]] = {
+        "noise": {"name": "noise"},
+        "patterns": {"name": "square", "patterns_below": LIMITS[-1] + 1},
+        **{name: {"name": name, "patterns_below": 0} for name in _ITSELF},
+    }
+    return {
+        (row, limit): {"id": f"{row}-{limit}", "attack": attack, "epsilon": epsilon, "queries": limit}
+        for row, attack in attacks.items()
+        for limit in LIMITS
+        if limit >= ATTACKS[attack["name"]].model_validate(attack).least_queries
+    }
+
+
+def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
+    """One candidate's table at one ε."""
+    candidate, asked = CANDIDATES[name], gates_of(epsilon)
+    found = gated(candidate, list(asked.values()), given.archive, samples=given.images)
+    rows = [
+        [row, *(f"{accuracy(found[f'{row}-{limit}']):.3f}" if (row, limit) in asked else "" for limit in LIMITS)]
+        for row in dict.fromkeys(row for row, _ in asked)
+    ]
+    count = len(next(iter(found.values())).samples)
+    return "\n\n".join([
+        f"## {candidate.title}, ε = {epsilon}, {count} X-rays",
+        table(["queries", *map(str, LIMITS)], rows),
+    ])  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.few_queries", description=__doc__)
+    shipped = [name for name, candidate in CANDIDATES.items() if candidate.shipped]
+    parser.add_argument("--candidates", nargs="+", choices=shipped, default=shipped, metavar="NAME")
+    parser.add_argument("--epsilon", nargs="+", default=["8/255"], metavar="ε", help="budgets in L∞ (default: 8/255)")
+    parser.add_argument("--images", type=positive, metavar="N", help="X-rays of the test split (default: all)")
+    add_common(parser)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    return publish(
+        [provenance("few_queries", arguments, threads=given.threads)],
+        (section(candidate, epsilon, given) for candidate in given.candidates for epsilon in given.epsilon),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
