@@ -1,7 +1,7 @@
 """What attacks leave that may ask only a few times, beside noise and patterns: `python -m benchmarks.few_queries`.
 
-One gate an attack and limit, each as it would be without patterns: where patterns leave less, `patterns_below` says that
-they take its place.
+One gate an attack and limit, each as it would be without patterns: where these leave less, an attack's `patterns_below`
+lets them take its place.
 """
 
 from __future__ import annotations
