@@ -64,10 +64,11 @@ def test_a_direction_is_kept_only_if_the_border_lies_nearer_there():
     assert state["sign"].flatten().tolist() == [-1, -1, -1, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("levels", "within"), [(26, 1e-3), (1, 0.25 / 255)])
-def test_a_binary_search_ends_at_a_thousandth_of_the_range_or_a_quarter_of_a_small_budget(levels, within):
-    passed = _turns(lambda distance, _turn: distance >= 0.3, 20, ball=LinfBall(levels=levels, maximum=255))
-    widths = [float(state["high"] - state["low"]) for state, _ in passed if bool(state["bisecting"])]
+@pytest.mark.parametrize(("maximum", "within"), [(255, 0.25 / 255), (4095, 0.25 / 4095), (100, 1e-3)])
+def test_a_binary_search_ends_at_a_thousandth_of_the_range_or_a_quarter_of_a_small_budget(maximum, within):
+    passed = _turns(lambda distance, _turn: distance >= 0.3, 20, ball=LinfBall(levels=1, maximum=maximum))
+    first = [state for state, _ in passed if bool(state["bisecting"]) and int(state["level"]) < 0]
+    widths = [float(state["high"] - state["low"]) for state in first]
     assert widths[-1] > within >= widths[-1] / 2
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.special import expit, logit
+from scipy.stats import beta, t
 
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.roc import RocArea, _exponential
@@ -149,3 +150,22 @@ def test_a_class_that_one_patient_has_alone_tells_nothing_of_the_area():
     scores, labels = np.array([3.0, 1, 2, 0]), np.array([1, 1, 0, 0], bool)
     metric = Intervals().auroc(scores, labels, np.array([0, 0, 1, 2]))
     assert (metric.value, metric.low, metric.high, metric.groups) == (0.75, 0, 1, 3)
+
+
+def test_of_few_samples_that_are_far_from_order_the_interval_is_that_of_the_logit():
+    """Less than four of five independent pairs are misordered, but more than .15: nothing stretches there."""
+    positive, scores = np.repeat([True, False], 5), np.array([9, 8, 5, 4, 3, 7, 6, 2, 1, 0]).astype(float)
+    area, metric = RocArea.under(scores, positive), Intervals().auroc(scores, positive)
+    value = float(area.value)
+    assert 0.15 < 1 - value < 0.3
+    reach = t.ppf(0.975, 4) * area.variance() ** 0.5 / (value * (1 - value))
+    assert metric.high == pytest.approx(expit(logit(value) + reach))
+    assert metric.low == pytest.approx(expit(logit(value) - reach))
+
+
+@pytest.mark.parametrize("pairs", [1, 40])
+def test_where_nearly_all_pairs_are_in_reverse_order_the_interval_is_mirrored(pairs):
+    scores, positive = _swapped(200, pairs)
+    order, reverse = Intervals().auroc(scores, positive), Intervals().auroc(-scores, positive)
+    assert order.low <= 0.025 ** (1 / 200), "no nearer than where all pairs are in order"
+    assert (reverse.low, reverse.high) == (pytest.approx(1 - order.high), pytest.approx(1 - order.low))

@@ -13,7 +13,7 @@ from searching import Searched, search
 from robustcheck.attacks import APGD, FGSM, FMN, PGD, Square, objective
 from robustcheck.attacks.draws import Draws
 from robustcheck.errors import NoMemoryError
-from robustcheck.evaluation.search.adjudication import adjudicate
+from robustcheck.evaluation.search.adjudication import adjudicate, finite
 from robustcheck.threats import Goal, LinfBall
 
 GOAL = Goal(labels=3)
@@ -351,6 +351,12 @@ def test_proposals_of_many_are_judged_as_those_of_one():
     assert not judged.broken[4]
 
 
+def test_a_score_that_is_no_number_is_none():
+    scores = torch.tensor([0.5, torch.nan, torch.inf])
+    assert [finite(scores, row) for row in range(3)] == [0.5, None, None]
+    assert finite(None, 0) is None
+
+
 def test_scores_are_those_of_the_budget_and_so_none_of_a_search_that_goes_on_to_the_nearest():
     assert len(_run(levels=1).engine.task.trace.scores) > 20
     nearest = _run(attack=ATTACKS["fmn"], levels=1)
@@ -434,6 +440,23 @@ def test_where_a_search_has_what_it_wants_it_needs_no_gradient():
     trace = run.engine.task.trace
     assert trace.gradients_zero > 0.8 * trace.gradients
     assert trace.followable == {0, 1, 2, 3}
+
+
+class BetweenLevels(torch.nn.Module):
+    """Is turned by any part of a grey level, and has no gradient."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        off_grid = ((image * 255 - (image * 255).round()).abs() > 0.01).flatten(1).any(dim=1).float()
+        return torch.stack([torch.full_like(off_grid, 0.5), off_grid], dim=1) + 0 * image.sum()
+
+
+def test_what_had_nothing_to_follow_could_not_be_followed_though_the_search_had_what_it_wanted():
+    images, truth = np.full((4, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(4, dtype=torch.int64)
+    attack = PGD(objective=objective("margin", Goal(labels=2)), steps=4, restarts=1, step_share=0.0, random_start=True)
+    run = search(attack, BetweenLevels(), images, truth, LinfBall(levels=3, maximum=255), count=2)
+    assert not run.hits
+    assert run.engine.task.trace.refuted > 0
+    assert run.engine.task.trace.followable == set()
 
 
 class InDoubles(Counting):
