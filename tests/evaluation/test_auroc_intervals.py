@@ -163,9 +163,20 @@ def test_of_few_samples_that_are_far_from_order_the_interval_is_that_of_the_logi
     assert metric.low == pytest.approx(expit(logit(value) - reach))
 
 
-@pytest.mark.parametrize("pairs", [1, 40])
-def test_where_nearly_all_pairs_are_in_reverse_order_the_interval_is_mirrored(pairs):
-    scores, positive = _swapped(200, pairs)
-    order, reverse = Intervals().auroc(scores, positive), Intervals().auroc(-scores, positive)
-    assert order.low <= 0.025 ** (1 / 200), "no nearer than where all pairs are in order"
+def test_no_far_end_is_nearer_than_where_all_pairs_are_in_order_or_in_reverse():
+    """Of five positives beside a thousand negatives, one lies below 150 of these."""
+    scores, positive = np.arange(1005.0), np.arange(1005) >= 1000
+    scores[1000] = 849.5
+    intervals = Intervals(confidence=0.8)
+    order, reverse = intervals.auroc(scores, positive), intervals.auroc(-scores, positive)
+    assert order.low == pytest.approx(0.1 ** (1 / 5))
     assert (reverse.low, reverse.high) == (pytest.approx(1 - order.high), pytest.approx(1 - order.low))
+
+
+def test_the_variance_is_the_larger_of_delong_s_and_that_of_exponential_scores():
+    """Half of four positives lie below all four negatives, half above: DeLong's is that of 0, 0, 1 and 1 alone."""
+    area = RocArea.under(np.array([0.0, 1, 8, 9, 4, 5, 6, 7]), np.repeat([True, False], 4))
+    assert area.variance() == pytest.approx(1 / 3 / 4)
+    assert _exponential(0.8, 10, 30) == pytest.approx(0.16 * (1 + 19 * 0.2 / 1.2 + 19 * 0.8 / 1.8) / 300)
+    even = RocArea.steadiest(0.8, np.arange(40) < 10)
+    assert even.variance() == pytest.approx(_exponential(0.8, 10, 30))
