@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 from math import ceil, floor
 
 import numpy as np
@@ -178,6 +178,12 @@ def test_minimum_norm_searches_come_nearer_one_counterexample_after_the_other():
     ball = LinfBall(levels=1, maximum=DEEP)
     found = search(attack, network, images, truth, ball, count=3, aim=_aims(truth, 3))
     assert len(found.every) > len(found.hits) == len(images)
+    on_the_way = dict[tuple[int, int], list[float]]()
+    for hit in found.every:
+        if hit.step < attack.steps:  # what is proposed at the end was proposed before
+            on_the_way.setdefault((hit.sample, hit.restart), []).append(hit.distance)
+    for distances in on_the_way.values():  # another is looked at only if it is nearer by 2 % than the last, or rounded
+        assert all(nearer <= 0.98 * farther + 1 for farther, nearer in pairwise(distances))
 
 
 def test_a_targeted_search_ends_at_its_target_and_nowhere_else():

@@ -144,3 +144,22 @@ def test_on_xrays_the_cosine_is_the_same_in_any_batch_and_grows_with_the_samples
 class _Normalise(torch.nn.Module):
     def forward(self, images):
         return (images - 0.5) / 0.25
+
+
+def test_of_an_estimate_no_more_pairs_are_asked_about_than_are_left_of_it_or_can_be_paid():
+    estimate = Estimate(pairs=33, sigma=1.0)
+    state = estimate.start(torch.rand(2, 1, 4, 4)) | {"pairs": torch.tensor([0, 17])}
+    assert estimate.asked(state).sum(dim=1).tolist() == [17, 16]
+    assert estimate.asked(state, affordable=torch.tensor([100, 100])).sum(dim=1).tolist() == [17, 16]
+    assert estimate.asked(state, affordable=torch.tensor([3, 0])).sum(dim=1).tolist() == [3, 0]
+
+
+def test_the_next_estimate_has_other_directions():
+    estimate, draws = Estimate(pairs=2, sigma=1.0), _draws(range(3))
+    state = estimate.start(torch.rand(3, 1, 4, 4))
+    first = estimate.noise(state, draws)
+    state, ready = estimate.add(state, first, torch.ones(3, 2))
+    assert ready.all()
+    state = estimate.restarted(state, ready)
+    assert not state["sum"].any()
+    assert not torch.isclose(estimate.noise(state, draws), first).flatten(1).all(dim=1).any()

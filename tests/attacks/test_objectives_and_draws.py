@@ -345,3 +345,10 @@ def test_a_row_draws_the_same_normal_numbers_whoever_is_beside_it():
     together = Draws.of(keys, CPU).normal((2, 3), at=torch.tensor([0, 1, 2, 3, 4]))
     for row, one in enumerate(keys):
         assert torch.equal(Draws.of([one], CPU).normal((2, 3), at=row)[0], together[row])
+
+
+def test_numbers_for_another_purpose_are_others_for_each():
+    draws = Draws.of([key(0, "gate", "test/1", 0)], CPU)
+    drawn = {tuple(one.uniform((4,)).flatten().tolist()) for one in (draws, draws.apart(1), draws.apart(2))}
+    assert len(drawn) == 3
+    assert torch.equal(draws.apart(2).uniform((4,)), draws.apart(2).uniform((4,)))

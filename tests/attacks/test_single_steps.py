@@ -43,3 +43,14 @@ def test_rows_that_are_at_different_steps():
     images = attack.step({"images": CLEAN, "direction": kept}, told, CLEAN, ball, draws)["images"]
     assert torch.equal(images[0] < CLEAN[0], FIRST[0] != 0)
     torch.testing.assert_close(images[1], CLEAN[1] + 0.5 * ball.radius)
+
+
+@pytest.mark.parametrize("kind", [LinfBall, L2Ball])
+def test_steps_beyond_the_range_end_there(kind):
+    ball, white = kind(levels=8, maximum=255), torch.ones_like(CLEAN)
+    attack, draws = SingleSteps.toward(Goal(labels=2)), Draws.of([0, 1], CLEAN.device)
+    told = Told(
+        step=torch.tensor([0, 1]), loss=torch.zeros(2), fooled=torch.zeros(2, dtype=torch.bool), gradient=FIRST.abs()
+    )
+    state = attack.start(white, white, ball, draws) | {"direction": -ball.steepest(FIRST.abs())}
+    assert torch.equal(attack.step(state, told, white, ball, draws)["images"], white)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustcheck.attacks.draws import Draws
-from robustcheck.attacks.smooth_directions import smooth_normal
+from robustcheck.attacks.smooth_directions import _weights, smooth_normal
 
 ROWS = 400
 
@@ -60,3 +60,17 @@ def test_directions_and_channels_of_a_row_have_nothing_in_common():
     noise = smooth_normal(_draws(), (2, 2, 20, 20), blur=0.1).flatten(1, 2).flatten(2)
     together = torch.einsum("nap,nbp->ab", noise, noise) / (ROWS * 400)
     torch.testing.assert_close(together, torch.eye(4), atol=0.03, rtol=0)
+
+
+def test_an_oblong_image_is_as_smooth_along_both_sides():
+    """The blur is a share of the shorter side."""
+    noise, sigma = smooth_normal(_draws(), (1, 40, 120), blur=0.1)[:, 0], 4
+    for one, other in ((noise[:, sigma:], noise[:, :-sigma]), (noise[..., sigma:], noise[..., :-sigma])):
+        assert float((one * other).mean()) == pytest.approx(exp(-1 / 4) / 2, abs=0.02)
+
+
+@pytest.mark.parametrize(("side", "sigma", "knots"), [(40, 2.0, 20), (40, 3.0, 14), (9, 0.5, 9)])
+def test_knots_lie_evenly_and_no_farther_apart_than_the_gaussian_is_wide(side, sigma, knots):
+    weights = _weights(side, sigma, torch.device("cpu"))
+    assert weights.shape == (side, knots)
+    assert torch.equal(weights, weights.flip(0, 1))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.special import expit, logit
+from scipy.stats import beta, t
 
 from robustcheck.evaluation.metrics.intervals import Intervals
 from robustcheck.evaluation.metrics.roc import RocArea, _exponential
@@ -149,3 +150,33 @@ def test_a_class_that_one_patient_has_alone_tells_nothing_of_the_area():
     scores, labels = np.array([3.0, 1, 2, 0]), np.array([1, 1, 0, 0], bool)
     metric = Intervals().auroc(scores, labels, np.array([0, 0, 1, 2]))
     assert (metric.value, metric.low, metric.high, metric.groups) == (0.75, 0, 1, 3)
+
+
+def test_of_few_samples_that_are_far_from_order_the_interval_is_that_of_the_logit():
+    """Less than four of five independent pairs are misordered, but more than .15: nothing stretches there."""
+    positive, scores = np.repeat([True, False], 5), np.array([9, 8, 5, 4, 3, 7, 6, 2, 1, 0]).astype(float)
+    area, metric = RocArea.under(scores, positive), Intervals().auroc(scores, positive)
+    value = float(area.value)
+    assert 0.15 < 1 - value < 0.3
+    reach = t.ppf(0.975, 4) * area.variance() ** 0.5 / (value * (1 - value))
+    assert metric.high == pytest.approx(expit(logit(value) + reach))
+    assert metric.low == pytest.approx(expit(logit(value) - reach))
+
+
+def test_no_far_end_is_nearer_than_where_all_pairs_are_in_order_or_in_reverse():
+    """Of five positives beside a thousand negatives, one lies below 150 of these."""
+    scores, positive = np.arange(1005.0), np.arange(1005) >= 1000
+    scores[1000] = 849.5
+    intervals = Intervals(confidence=0.8)
+    order, reverse = intervals.auroc(scores, positive), intervals.auroc(-scores, positive)
+    assert order.low == pytest.approx(0.1 ** (1 / 5))
+    assert (reverse.low, reverse.high) == (pytest.approx(1 - order.high), pytest.approx(1 - order.low))
+
+
+def test_the_variance_is_the_larger_of_delong_s_and_that_of_exponential_scores():
+    """Half of four positives lie below all four negatives, half above: DeLong's is that of 0, 0, 1 and 1 alone."""
+    area = RocArea.under(np.array([0.0, 1, 8, 9, 4, 5, 6, 7]), np.repeat([True, False], 4))
+    assert area.variance() == pytest.approx(1 / 3 / 4)
+    assert _exponential(0.8, 10, 30) == pytest.approx(0.16 * (1 + 19 * 0.2 / 1.2 + 19 * 0.8 / 1.8) / 300)
+    even = RocArea.steadiest(0.8, np.arange(40) < 10)
+    assert even.variance() == pytest.approx(_exponential(0.8, 10, 30))

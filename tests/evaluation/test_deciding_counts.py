@@ -90,6 +90,25 @@ def test_gates_stop_where_measuring_after_each_sample_stops_them(setting, monkey
     assert 10 < ends[None] < 90
 
 
+def test_what_meets_its_bound_exactly_decides(setting):
+    """Nine that hold, or three patients, where so much is required as these show."""
+    setting, gate = setting
+    groups = None if setting.samples.groups is None else np.repeat(np.arange(3), 3)
+    known, every = _standing(setting, gate, np.random.default_rng(1)), np.arange(SAMPLES)
+    value = known.intervals.rate(np.ones(9, bool), groups).low
+    known = replace(
+        known,
+        gate=replace(gate, bounds=(Bound(metric="accuracy", at_least=True, value=value),)),
+        setting=replace(known.setting, decisions=setting.labels.clone(), order=every),
+        among=every,
+        judged=every,
+        attacked=every.tolist(),
+        broken={},
+        found=Found(trace=Trace(followable=set(every.tolist()))),
+    )
+    assert Stopping.after(known, 0, SAMPLES).needed == 9
+
+
 def test_of_numbers_that_cannot_decide_none_is_measured(setting, monkeypatch):
     setting, gate = setting
     known = _standing(setting, gate, np.random.default_rng(1))

@@ -13,7 +13,7 @@ from searching import Searched, search
 from robustcheck.attacks import APGD, FGSM, FMN, PGD, Square, objective
 from robustcheck.attacks.draws import Draws
 from robustcheck.errors import NoMemoryError
-from robustcheck.evaluation.search.adjudication import adjudicate
+from robustcheck.evaluation.search.adjudication import adjudicate, finite
 from robustcheck.threats import Goal, LinfBall
 
 GOAL = Goal(labels=3)
@@ -209,15 +209,20 @@ class Brightening(Wandering):
     levels = tuple(range(1, 9))
 
 
-def test_the_last_quarter_of_eight_steps_are_two():
-    """Points are asked about before each step: the clean image, and 1 to 7 levels beside it."""
+class Returning(Wandering):
+    levels = (1.0, 5.0, 3.0, 2.0, 2.0, 6.0, 4.0, 1.0)
+
+
+@pytest.mark.parametrize(("kind", "rose"), [(Brightening, [0, 5, 7]), (Returning, [0, 5, 6])])
+def test_the_last_quarter_of_eight_steps_are_two(kind, rose):
+    """Points are asked about before each step: the clean image, and those of the first seven steps."""
     images, truth = np.full((1, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(1, dtype=torch.int64)
-    attack = Brightening(objective=objective("margin", Goal(labels=2)), steps=8, restarts=1, step_share=0.0)
+    attack = kind(objective=objective("margin", Goal(labels=2)), steps=8, restarts=1, step_share=0.0)
     clean = Bright()(torch.from_numpy(images).float() / 255)
     run = search(attack, Bright(), images, truth, LinfBall(levels=30, maximum=255), count=2, clean_logits=clean)
     rise = run.engine.task.trace.rises[0]["pgd"]
     told = [(loss + 100 * 27.5 / 255) / (100 / 255) for loss in (rise.began, rise.earlier, rise.highest)]
-    assert told == pytest.approx([0, 5, 7], abs=1e-3)
+    assert told == pytest.approx(rose, abs=1e-3)
 
 
 class Bright(torch.nn.Module):
@@ -351,6 +356,12 @@ def test_proposals_of_many_are_judged_as_those_of_one():
     assert not judged.broken[4]
 
 
+def test_a_score_that_is_no_number_is_none():
+    scores = torch.tensor([0.5, torch.nan, torch.inf])
+    assert [finite(scores, row) for row in range(3)] == [0.5, None, None]
+    assert finite(None, 0) is None
+
+
 def test_scores_are_those_of_the_budget_and_so_none_of_a_search_that_goes_on_to_the_nearest():
     assert len(_run(levels=1).engine.task.trace.scores) > 20
     nearest = _run(attack=ATTACKS["fmn"], levels=1)
@@ -434,6 +445,41 @@ def test_where_a_search_has_what_it_wants_it_needs_no_gradient():
     trace = run.engine.task.trace
     assert trace.gradients_zero > 0.8 * trace.gradients
     assert trace.followable == {0, 1, 2, 3}
+
+
+class Precipice(Plateau):
+    """The same, but where it is bright its gradient is no number."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        brightness = image.flatten(1).mean(dim=1)
+        one = torch.where(brightness < 0.5, 1.0, 0 * brightness).sqrt()  # 0 there, with a slope of 0 times infinity
+        return super().forward(image) + 0 * one[:, None]
+
+
+def test_what_is_no_number_is_lost_where_a_search_has_what_it_wants_too():
+    images = np.full((4, 1, 6, 6), 120, dtype=np.uint8)
+    attack = FMN(objective=objective("margin", Goal(labels=2)), steps=30)
+    ball, truth = LinfBall(levels=1, maximum=255), torch.zeros(4, dtype=torch.int64)
+    trace = search(attack, Precipice(), images, truth, ball, count=2).engine.task.trace
+    assert trace.gradients_not_finite > 0.5 * trace.gradients
+    assert trace.followable == set()
+
+
+class BetweenLevels(torch.nn.Module):
+    """Is turned by any part of a grey level, and has no gradient."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        off_grid = ((image * 255 - (image * 255).round()).abs() > 0.01).flatten(1).any(dim=1).float()
+        return torch.stack([torch.full_like(off_grid, 0.5), off_grid], dim=1) + 0 * image.sum()
+
+
+def test_what_had_nothing_to_follow_could_not_be_followed_though_the_search_had_what_it_wanted():
+    images, truth = np.full((4, 1, 6, 6), 100, dtype=np.uint8), torch.zeros(4, dtype=torch.int64)
+    attack = PGD(objective=objective("margin", Goal(labels=2)), steps=4, restarts=1, step_share=0.0, random_start=True)
+    run = search(attack, BetweenLevels(), images, truth, LinfBall(levels=3, maximum=255), count=2)
+    assert not run.hits
+    assert run.engine.task.trace.refuted > 0
+    assert run.engine.task.trace.followable == set()
 
 
 class InDoubles(Counting):

@@ -202,6 +202,7 @@ def test_who_takes_the_largest_of_several_controls_is_less_sure_of_it():
     assert (both["control_success"].low, both["control_success"].high) == (at.low, at.high)
     rate, known = (Intervals(confidence=1 - 0.05 / 3).rate(_hits(hits, 40)) for hits in (35, 10))
     assert both["excess_success"].low == pytest.approx(rate.low - known.high)
+    assert both["excess_success"].high == pytest.approx(rate.high - known.low)
     assert both["excess_success"].low < one["excess_success"].low
     assert both["excess_success"].high > one["excess_success"].high
 

@@ -145,6 +145,17 @@ def test_parts_are_as_large_as_memory_is_meant_for(monkeypatch):
     assert list(Ends.parts(list(shapes), shapes.__getitem__)) == [[3], [5], [1, 7, 2]]
 
 
+def test_of_several_restarts_the_end_is_kept_that_came_nearest():
+    ends = Ends()
+    for restart, margin in enumerate((-2.0, -1.0, -3.0)):
+        ends.keep(5, restart, margin, torch.full((1, 2, 2), float(restart - 2)))
+    ends.keep(6, 0, -9.0, torch.ones(1, 2, 2))
+    assert (ends.restart(5), ends.restart(6)) == (1, 0)
+    places, changes = ends.known([(6, 0), (5, 1)])
+    assert places.tolist() == [0, 1]
+    assert changes[:, 0, 0, 0].tolist() == [1, -1]
+
+
 def test_an_end_keeps_no_other_of_its_batch_in_memory():
     ends, changes = Ends(), torch.ones(4, 1, 8, 8)
     for row in range(4):

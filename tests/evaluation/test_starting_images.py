@@ -53,8 +53,31 @@ def test_the_nearest_image_comes_first_and_noise_last():
     start = _starting(_even([10, 200, 90, 50]), [0, 1, 1, 1])
     assert _levels(start, 0, 3) == [50, 90, 200]
     noise = start(0, 3)
+    assert not torch.equal(noise, start(0, 4)), "another at each attempt"
     assert noise.shape == (1, 4, 4)
     assert len(noise.unique()) > 10
+
+
+def test_the_nearest_is_so_whichever_of_the_two_is_darker():
+    assert _levels(_starting(_even([100, 90, 150, 60]), [0, 1, 1, 1]), 0, 3) == [90, 60, 150]
+
+
+def test_of_other_sizes_as_many_images_are_tried_as_there_are_too_few_of_the_own(monkeypatch):
+    monkeypatch.setattr(starting_images, "MOST_IMAGES", 3)
+    samples = _even([10, 20, 30, 40, 50, 60], [(4, 4)] * 3 + [(6, 6)] * 3)
+    start = _starting(samples, [0, 1, 1, 1, 1, 1])
+    assert [len(start(0, attempt).unique()) > 1 for attempt in range(4)] == [False] * 3 + [True]
+    assert _levels(start, 0, 2) == [20, 30]
+
+
+def test_images_of_more_than_eight_bits_take_twice_the_memory(monkeypatch):
+    monkeypatch.setattr(starting_images, "_KEPT_BYTES", 64 * 100)
+    kept = []
+    for bits in (8, 12):
+        samples = _even([1] * 4, [(8, 8)] * 4)
+        monkeypatch.setattr(samples, "bits", bits, raising=False)
+        kept.append(_starting(samples, [0, 1, 0, 1])._image.cache_info().maxsize)
+    assert kept == [100, 50]
 
 
 def test_images_of_other_sizes_come_after_those_of_the_sample_s_own_and_are_resampled_to_it():

@@ -244,6 +244,49 @@ def test_a_gradient_of_any_size_or_none_leaves_stickers_images(steepness, tmp_pa
     assert (ahead[..., :2] > 0.5).all() == (steepness > 0)
 
 
+@pytest.fixture
+def window(tmp_path):
+    """The left half of images of which half of the range is visible."""
+    area = load_area([(0.0, 0.0, 0.5, 1.0)], tmp_path)
+    return Region(area=area, maximum=255, visible=(0.25, 0.75), reach=(0.25, 0.75))
+
+
+def _steps(attack, ball, clean, *gradients):
+    """States after steps along gradients of one value inside the mask and beside it."""
+    draws, no = Draws(keys=torch.arange(1)), torch.zeros(1, dtype=torch.bool)
+    states = [attack.start(clean, clean, ball, draws)]
+    for step, gradient in enumerate(gradients):
+        told = Told(
+            step=torch.tensor([step]), loss=torch.zeros(1), fooled=no, gradient=torch.full_like(clean, gradient)
+        )
+        states.append(attack.step(states[-1], told, clean, ball, draws))
+    return states
+
+
+def test_gradients_are_scaled_by_the_steepest_that_a_sticker_has_met(window):
+    """The second is a quarter of the first, as where an image is nearly turned, and weighs a quarter of it."""
+    clean = torch.full((1, 1, 2, 4), 0.5)
+    first, second = _steps(_faults(), window, clean, 2.0, 0.5)[1:]
+    assert float(first["steepest"]) == float(second["steepest"]) == 4 * 2.0 * 0.5  # of what is visible
+    steep = 40 * 2.0 / 4
+    torch.testing.assert_close(first["mean"][..., :2], torch.full((1, 1, 2, 2), 0.1 * steep))
+    torch.testing.assert_close(second["mean"][..., :2], torch.full((1, 1, 2, 2), 0.9 * 0.1 * steep + 0.1 * steep / 4))
+    assert not second["mean"][..., 2:].any()
+
+
+def test_a_step_is_a_share_of_what_is_visible(window):
+    attack, clean = replace(_faults(), step_size=0.1), torch.full((1, 1, 2, 4), 0.5)
+    images = _steps(attack, window, clean, 1.0)[1]["images"]
+    torch.testing.assert_close(images, clean + torch.tensor([0.05, 0.05, 0.0, 0.0]))
+
+
+def test_how_much_is_changed_counts_from_what_is_visible_of_the_image(window):
+    """A black image is as dark as can be seen: stickers as dark as that change nothing, and may leave it."""
+    attack = replace(_faults(size_weight=1000.0), step_size=0.1)
+    images = _steps(attack, window, torch.zeros(1, 1, 2, 4), 1.0)[1]["images"]
+    torch.testing.assert_close(images, torch.tensor([0.3, 0.3, 0.0, 0.0]).expand(1, 1, 2, 4))
+
+
 def test_what_stickers_should_not_be_is_counted_inside_the_mask():
     """One of two pixels of the mask changed by .4; they differ by .5; from the inks 0 and 1 they are .3 and .2 away."""
     attack = _faults(size_weight=100.0, smoothness=10.0, printability=1.0)
@@ -252,6 +295,9 @@ def test_what_stickers_should_not_be_is_counted_inside_the_mask():
     mask = torch.tensor([[True, True, False]])
     fault = 100 * 0.4 / 2 + 10 * 0.5 / 2**0.5 + (0.3 + 0.2) / 2
     assert attack.penalty(images, clean, mask).item() == pytest.approx(fault)
+    assert attack.penalty(images.mT, clean.mT, mask.mT).item() == pytest.approx(fault)
+    flipped = (images.mT.flip(2), clean.mT.flip(2), mask.mT.flip(0))
+    assert attack.penalty(*flipped).item() == pytest.approx(fault)
 
 
 @pytest.mark.parametrize("weight", ["size_weight", "smoothness", "printability"])

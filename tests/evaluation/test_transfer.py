@@ -324,6 +324,9 @@ def test_the_step_follows_the_gradient_of_what_the_models_see():
     told = Told(step=torch.zeros(3, dtype=torch.int64), loss=torch.zeros(3), fooled=torch.zeros(3, dtype=torch.bool),
                 gradient=gradient.float())  # fmt: skip
     moved = attack.step(state, told, clean, ball, draws)
+    # What the models see next is the view that the next step carries its gradient back through.
+    assert torch.equal(moved["images"], attack._view(moved["point"], draws, 2))
+    assert attack.best(moved) is moved["point"], "which is proposed as it is"
     step, checked = moved["point"] - clean, 0
     for row in range(3):
         for pixel in (0, 9, 27, 63):

@@ -49,6 +49,13 @@ def test_of_images_of_any_size_what_is_brought_to_the_border_is_measured_there(s
         assert ball.norm(points - clean).item() == pytest.approx(ball.radius, rel=0.01)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 2), (2, 5, 4)])
+def test_the_widest_ball_holds_white_around_black(shape):
+    widest = L2Ball(levels=Fraction(3), maximum=255).widest(shape)
+    black = torch.zeros(1, *shape, dtype=torch.int32)
+    assert widest.contains(black + 255, black).all()
+
+
 @given(balls, seeds, st.floats(-3, 3))
 def test_storable_images_lie_in_the_ball_exactly(ball, seed, shift):
     clean, wild = _points(ball, seed, shift)
@@ -83,6 +90,27 @@ def test_a_change_of_less_than_half_a_level_a_pixel_is_stored_where_it_is_larges
     assert 0.9 * 100 <= int((stored**2).sum()) <= 100
     moved = stored.flatten() != 0
     assert change.flatten()[moved].min() >= change.flatten()[~moved].max() - 1e-6
+
+
+def test_a_change_of_less_than_a_level_in_all_is_stored_as_one():
+    """Of one pixel, the one that changes most: nothing nearer can be stored."""
+    ball, clean = L2Ball(levels=Fraction(10), maximum=255), torch.full((1, 1, 1, 3), 100 / 255)
+    change = torch.tensor([0.1, -0.4, 0.2]).view(clean.shape)
+    stored = to_stored(ball.rounded(clean + change / 255, clean), 255) - to_stored(clean, 255)
+    assert stored.flatten().tolist() == [0, -1, 0]
+
+
+def test_a_change_of_a_fiftieth_of_a_level_a_pixel_is_stored():
+    ball, clean = L2Ball(levels=Fraction(2), maximum=255), torch.full((1, 1, 100, 100), 100 / 255)
+    stored = to_stored(ball.rounded(clean + 0.02 / 255, clean), 255) - to_stored(clean, 255)
+    assert int(stored.square().sum()) == 4
+
+
+def test_beside_a_point_lies_what_is_half_a_level_nearer_to_the_side_of_the_direction():
+    ball, clean = L2Ball(levels=Fraction(10), maximum=255), torch.full((1, 1, 1, 4), 100 / 255)
+    points = clean + torch.tensor([3.6, 3.6, -3.6, 3.4]).view(clean.shape) / 255
+    beside = ball.aside(points, clean, torch.tensor([7.0, -7.0, -0.1, 0.0]).view(clean.shape))
+    assert (to_stored(beside, 255) - to_stored(clean, 255)).flatten().tolist() == [4, 3, -4, 3]
 
 
 @pytest.mark.parametrize("pattern", ["even", "signs", "two sizes"])

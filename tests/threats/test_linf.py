@@ -35,14 +35,22 @@ def test_what_is_projected_can_be_stored_inside_the_ball(ball, seed, shift):
     assert torch.equal(ball.project(projected, clean), projected)
 
 
+def test_within_a_radius_of_its_own_each_row_stays_in_the_range_too():
+    ball, clean = LinfBall(levels=255, maximum=255), torch.tensor([[0.5, 0.9], [0.1, 0.5]]).view(2, 1, 1, 2)
+    wild = torch.tensor([[0.9, 1.2], [-0.4, 0.4]]).view(2, 1, 1, 2)
+    near = ball.within(wild, clean, torch.tensor([0.2, 0.3]))
+    torch.testing.assert_close(near.flatten(1), torch.tensor([[0.7, 1.0], [0.0, 0.4]]))
+
+
 @given(balls, seeds)
 def test_what_is_sampled_lies_in_the_ball_and_reaches_its_border(ball, seed):
     clean = torch.full((1, 1, 40, 40), 0.5)
     uniform = torch.rand(clean.shape, generator=torch.Generator().manual_seed(seed))
     points = ball.sample(clean, uniform)
-    offset = (points - clean).abs().max()
-    assert offset <= ball.radius + 1e-6
-    assert offset >= min(ball.radius, 0.5) * 0.98
+    for side in (1, -1):
+        offset = (side * (points - clean)).max()
+        assert offset <= ball.radius + 1e-6
+        assert offset >= min(ball.radius, 0.5) * 0.98
 
 
 @given(balls, seeds, st.floats(-3, 3))
@@ -56,6 +64,20 @@ def test_storable_neighbours_lie_in_the_ball_on_the_side_of_the_direction(ball, 
     moved = (to_stored(neighbours, ball.maximum) - points * ball.maximum) * direction.sign()
     assert moved.min() >= -0.02
     assert moved.abs().max() <= 1.02
+
+
+def test_without_a_side_a_pixel_goes_to_the_nearest_level():
+    ball, clean = LinfBall(levels=9, maximum=255), torch.full((1, 1, 1, 4), 100 / 255)
+    points = clean + torch.tensor([1.3, 1.6, 1.3, 1.6]).view(clean.shape) / 255
+    beside = ball.aside(points, clean, torch.tensor([0.0, 0.0, 1.0, -1.0]).view(clean.shape))
+    assert to_stored(beside, 255).flatten().tolist() == [101, 102, 102, 101]
+
+
+@pytest.mark.parametrize(("change", "levels"), [(0.0, 1), (2.004, 2), (2.1, 3)])
+def test_outward_is_a_level_at_least_and_none_for_what_float32_adds(change, levels):
+    ball, clean = LinfBall(levels=255, maximum=255), torch.full((1, 1, 1, 2), 100 / 255)
+    corner = ball.outward(clean + torch.tensor([change, 0.0]).view(clean.shape) / 255, clean, torch.ones_like(clean))
+    assert (to_stored(corner, 255) - to_stored(clean, 255)).flatten().tolist() == [levels, levels]
 
 
 def test_outward_lie_the_corners_of_the_smallest_ball_of_whole_levels():

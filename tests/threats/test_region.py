@@ -38,3 +38,17 @@ def test_within_a_radius_pixels_of_the_region_stay_near_their_own_values(tmp_pat
     near = region.within(wild, clean, torch.tensor([0.2, 0.3]))
     expected = torch.tensor([[0.7, 0.6, 0.5, 0.5], [0.0, 0.2, 0.5, 0.5]])
     torch.testing.assert_close(near.flatten(1), expected)
+
+
+def test_directions_and_how_fast_a_function_rises_along_them_are_those_inside(tmp_path):
+    region = Region(area=load_area([(0.0, 0.0, 0.5, 1.0)], tmp_path), maximum=255)
+    gradient = torch.tensor([[3.0, -2.0, 5.0, -7.0], [0.0, 1.0, 1.0, 0.0]]).view(2, 1, 1, 4)
+    assert region.steepest(gradient).flatten(1).tolist() == [[1, -1, 0, 0], [0, 1, 0, 0]]
+    assert region.dual_norm(gradient).tolist() == [5, 1]
+
+
+def test_starts_are_what_looks_different_even_where_more_is_reached(tmp_path):
+    area = load_area([(0.0, 0.0, 1.0, 1.0)], tmp_path)
+    region = Region(area=area, maximum=255, visible=(0.25, 0.5), reach=(0.0, 1.0))
+    starts = region.sample(torch.zeros(1, 1, 1, 3), torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3))
+    assert starts.flatten().tolist() == [0.25, 0.375, 0.5]

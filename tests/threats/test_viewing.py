@@ -22,6 +22,7 @@ from robustcheck.threats.viewing import (
     _resampling,
     grid_looks,
     see,
+    seen_from,
 )
 
 CPU = torch.device("cpu")
@@ -199,6 +200,18 @@ def test_resampling_takes_means_and_goes_back_linearly():
     assert torch.allclose(see(image, _one(resampling=0.5)), torch.full((1, 1, 4, 4), 0.5), atol=1e-6)
     steps = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(4, 1)[None, None]
     assert torch.allclose(see(steps, _one(resampling=0.5))[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]), atol=1e-6)
+
+
+def test_of_however_little_resolution_a_pixel_is_left():
+    image = _random(1, 1, 6, 6)
+    assert torch.allclose(see(image, _one(resampling=0.01)), image.mean().expand(1, 1, 6, 6), atol=1e-6)
+
+
+def test_from_a_place_everything_is_seen_as_the_place_has_it_and_otherwise_as_the_look():
+    place, look = grid_looks((2.0,), (30.0,), torch.device("cpu")), _one(tilt=0.1, axis=0.2, scale=0.3, blur=4.0)
+    seen = seen_from(place, look)
+    assert [float(one) for one in (seen.scale, seen.tilt, seen.axis)] == pytest.approx([0.5, radians(30), radians(90)])
+    assert float(seen.blur) == 4
 
 
 def test_contrast_is_about_mid_grey_then_brightness_is_added_and_the_range_is_kept():
