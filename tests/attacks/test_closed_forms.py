@@ -72,7 +72,7 @@ def _attack(name: str, labels: int, levels: float, maximum: int = 255, steps: in
 
 def _count(batch: int, usual: int) -> int:
     """How many images a search is about, two batches or more: alone, each costs as much as a batch of them."""
-    return min(usual, max(8, 2 * batch))
+    return min(usual, max(4, 2 * batch))
 
 
 def _aims(truth: torch.Tensor, labels: int):

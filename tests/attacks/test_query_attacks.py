@@ -43,7 +43,7 @@ def _attack(name, ball, queries, *, stored=False, goal=GOAL, **parameters):
 def test_in_linf_the_optimum_is_reached_within_a_quarter_and_never_passed(name):
     network, images, truth, smallest = _problem(labels=2, seed=2, count=40)
     ball = LinfBall(levels=12, maximum=255)
-    found = search(_attack(name, ball, 4000), network, images, truth, ball, count=2, queries=4000)
+    found = search(_attack(name, ball, 2000), network, images, truth, ball, count=2, queries=2000)
     assert {row for row in range(40) if smallest[row] * 1.25 <= 12} <= set(found.hits)
     assert not set(found.hits) & {row for row in range(40) if smallest[row] > 12}
     assert 5 < len(found.hits) < 40
@@ -54,7 +54,7 @@ def test_in_l2_the_optimum_is_reached_within_a_quarter_and_never_passed(name):
     network, images, truth, smallest = _problem(labels=2, seed=2, maximum=DEEP, dual=2)
     levels = float(np.median(smallest))
     ball = L2Ball(levels=Fraction(levels), maximum=DEEP)
-    found = search(_attack(name, ball, 4000), network, images, truth, ball, count=2, queries=4000)
+    found = search(_attack(name, ball, 2000), network, images, truth, ball, count=2, queries=2000)
     assert {row for row in range(30) if smallest[row] * 1.25 <= levels} <= set(found.hits)
     assert not set(found.hits) & {row for row in range(30) if smallest[row] > levels}
 
@@ -296,8 +296,8 @@ def test_an_estimate_that_tells_nothing_leaves_a_part_of_those_before(name):
 def test_three_labels_are_turned_within_half_the_optimum(name):
     network, images, truth, smallest = _problem(labels=3, seed=3, count=40)
     ball = LinfBall(levels=16, maximum=255)
-    attack = _attack(name, ball, 4000, goal=Goal(labels=3))
-    found = search(attack, network, images, truth, ball, count=3, queries=4000)
+    attack = _attack(name, ball, 2000, goal=Goal(labels=3))
+    found = search(attack, network, images, truth, ball, count=3, queries=2000)
     required = {row for row in range(40) if smallest[row] * 1.5 <= 16}
     assert len(required) >= 20
     assert required <= set(found.hits)
@@ -440,8 +440,8 @@ def test_a_target_is_reached_and_no_other_label_will_do(name):
 def test_queries_that_are_rounded_to_grey_levels_turn_samples_too(name):
     network, images, truth, smallest = _problem(labels=2, seed=2, count=40)
     ball = LinfBall(levels=12, maximum=255)
-    attack = _attack(name, ball, 4000, stored=True)
-    found = search(attack, network, images, truth, ball, count=2, queries=4000, stored=True)
+    attack = _attack(name, ball, 2000, stored=True)
+    found = search(attack, network, images, truth, ball, count=2, queries=2000, stored=True)
     easy = {row for row in range(40) if smallest[row] * 2 <= 12}
     assert easy
     assert easy <= set(found.hits)
@@ -481,8 +481,8 @@ def test_directions_that_are_smooth_at_this_size_turn_samples_whatever_the_batch
     ball = LinfBall(levels=12, maximum=255)
 
     def run(batch):
-        attack = _attack(name, ball, 2000, blur=0.2)
-        found = search(attack, network, images, truth, ball, count=2, queries=2000, batch=batch)
+        attack = _attack(name, ball, 1000, blur=0.2)
+        found = search(attack, network, images, truth, ball, count=2, queries=1000, batch=batch)
         return found.found, found.engine.oracle.counts.tolist()
 
     expected = run(32)
