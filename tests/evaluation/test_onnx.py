@@ -100,7 +100,7 @@ def test_the_export_gets_the_verdicts_of_the_pytorch_file(kind, xrays, tmp_path,
         policy = {
             "robustcheck": 1,
             "model": {**model, **file},
-            "data": {"source": str(xrays)},
+            "data": {"source": str(xrays), "samples": 312},
             "gates": [
                 {"id": "pgd", "attack": {"name": "pgd", "steps": 10}, "epsilon": ["2/255", "4/255"],
                  "require": {"accuracy": 0}},
@@ -110,8 +110,8 @@ def test_the_export_gets_the_verdicts_of_the_pytorch_file(kind, xrays, tmp_path,
         report = run(load_policy(tmp_path / f"{name}.yaml"), folder=tmp_path / name)
         statuses.append([outcome.status for gate in report.gates for outcome in gate.samples])
     differ = sum(ours != theirs for ours, theirs in zip(*statuses, strict=True))
-    assert len(statuses[0]) == 2 * 624
-    assert differ <= 2
+    assert len(statuses[0]) == 2 * 312
+    assert differ <= 1
 
 
 @pytest.mark.xrays
