@@ -251,7 +251,7 @@ def test_ctrl_c_reports_what_was_finished(pytester, project):
         "        raise KeyboardInterrupt\n"
         "    return (yield)\n"
     )
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml")
+    result = pytester.runpytest_inprocess("--robustcheck", "policy.yaml", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     report = brightness_report(project)
     assert report["interrupted"] is True
@@ -262,7 +262,7 @@ def test_ctrl_c_reports_what_was_finished(pytester, project):
 
 def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):
     (project / "brightness.py").write_text("import os\nos._exit(7)\n")
-    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
+    result = pytester.runpytest("--robustcheck", "policy.yaml", "-n2", "--max-worker-restart=0")
     assert result.ret != 0
     report = brightness_report(project)
     assert report["verdict"] == "error"
