@@ -2,8 +2,9 @@
 
 A module beside the policy file comes before one of the same name elsewhere, and may import its siblings at its top.
 Python knows one module per name and process, but two policies in two folders may each have a `networks.py`. So a
-folder's modules are in `sys.modules` under their plain names only while one of them is imported, and afterwards on a
-shelf there, from which the next import from the same folder takes them again, unless a file of theirs was edited since.
+folder's modules are in `sys.modules` under their plain names only while one of them is imported or called, and
+otherwise on a shelf there, from which the next import from the same folder takes them again, unless a file of theirs
+was edited since.
 They are compiled from their source each time, whose digest stands for them: what Python keeps in `__pycache__` may be
 of another source. Not safe while other threads import.
 """
@@ -16,7 +17,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.machinery import (
     SOURCE_SUFFIXES,
     FileFinder,
@@ -63,9 +64,17 @@ def import_callable(reference: str, *, folder: Path) -> Callable[..., Any]:
     return result
 
 
+def module_in_place(reference: str, folder: Path) -> AbstractContextManager[None]:
+    """While it is entered, the module of `module:callable` and its siblings can be found, as at their import.
+
+    To be entered while the callable runs: what it pickles, for processes that it starts, is found by its name only.
+    """
+    return modules_beside(folder, reference.partition(":")[0].partition(".")[0])
+
+
 def _module(name: str, reference: str, folder: Path) -> ModuleType:
     try:
-        with modules_beside(folder, name.partition(".")[0]):
+        with module_in_place(reference, folder):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
-from traceback import format_exception_only
+from traceback import TracebackException
 
 FINDINGS_FROM = ".npz, .csv, medmnist:NAME or module:callable"  # sources that can have several labels per image
 COLUMNS_FROM = ".npz, .csv or module:callable"  # sources that can say more about an image than its label
@@ -90,8 +90,10 @@ def _spelt(letter: str, encoding: str) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """What a traceback would end with, type and message, as one line of at most 300 characters."""
-    line = " ".join(format_exception_only(error)[-1].split())
+    """What a traceback would end with, type and message, as one line of at most 300 characters; without notes."""
+    told = TracebackException(type(error), error, None, compact=True)
+    told.__notes__ = None  # they would be the last lines
+    line = " ".join(list(told.format_exception_only())[-1].split())
     return line if len(line) <= 300 else line[:299] + "…"
 
 

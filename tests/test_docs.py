@@ -19,6 +19,7 @@ from robustcheck import load_policy, run
 from robustcheck.errors import PolicyError
 from robustcheck.evaluation.findings import CODES
 from robustcheck.evaluation.health.checks import MEANINGS
+from robustcheck.report.schema import schema_text
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -38,8 +39,7 @@ def _blocks(file: str, language: str) -> list[str]:
 
 
 def test_every_key_of_a_report_is_described():
-    schema = (ROOT / "robustcheck" / "report" / "report.schema.json").read_text(encoding="utf-8")
-    keys = set(_keys(json.loads(schema)))
+    keys = set(_keys(json.loads(schema_text())))
     assert {"found_by", "health_forward", "distance_levels"} <= keys
     page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
     assert keys == {key for key in keys if re.search(rf"`([a-z]+\.)?{key}`", page)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from robustcheck.data.multilabel import readings_of
 from robustcheck.data.reading import parsing
 from robustcheck.data.samples import Listing, Wanted
 from robustcheck.errors import DataError
-from robustcheck.importing import import_callable
+from robustcheck.importing import import_callable, module_in_place
 from robustcheck.user_code_files import own_sources, written_in
 from robustcheck.words import did_you_mean, last_line, listed
 
@@ -36,9 +36,14 @@ def callable_listing(reference: str, wanted: Wanted, *, folder: Path) -> Listing
         DataError: it raises, or what it returns is not (images, labels) of a shape and type that can be judged, or not
             (images, labels, columns) where columns are asked for.
     """
-    split = wanted.split
     function = import_callable(reference, folder=folder)
     own_sources(written_in(reference, function), folder=folder)  # old code is not asked
+    with module_in_place(reference, folder):  # what it returns may compute the images when they are asked for
+        return _listing(reference, function, wanted)
+
+
+def _listing(reference: str, function: Callable[..., Any], wanted: Wanted) -> Listing:
+    split = wanted.split
     try:
         returned = function(split)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's function may raise anything

@@ -91,6 +91,7 @@ def test_other_integers_need_bits(module, load, bits, dtype):
         ("return np.zeros((2, 3, 3), np.uint8), 1", r"its labels has the shape \(\)"),
         ("return np.zeros((2, 3, 3), np.uint8), [True, False]", "holds bool"),
         ("return {}[split]", r"scans_of_ours:images\(None\) raised KeyError: None"),
+        ("a = ValueError('too\\nfew')\na.add_note('of 3')\nraise a", r"raised ValueError: too few$"),
     ],
 )
 def test_mistakes(module, load, body, message):
@@ -128,3 +129,37 @@ def test_a_function_that_was_edited_since_it_was_asked_is_asked_anew(module, loa
     assert load("scans_of_ours:images").labels.tolist() == [0, 1]
     module("return np.zeros((2, 3, 3), np.uint8), [1, 0]")
     assert load("scans_of_ours:images").labels.tolist() == [1, 0]
+
+
+POOL = """
+import multiprocessing
+import numpy as np
+
+
+def read(index):
+    return np.full((3, 3), {value} + index, np.uint8)
+
+
+def pooled():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return np.stack(pool.map(read, range(2)))
+
+
+class Later:
+    def __array__(self, dtype=None, copy=None):
+        return pooled()
+
+
+def images(split):
+    return pooled() if split is None else Later(), [0, 1]
+"""
+
+
+@pytest.mark.parametrize("split", [None, "later"])
+def test_processes_that_a_function_starts_find_it_by_its_name(load, tmp_path, split):
+    for value, folder in ((10, tmp_path / "a"), (20, tmp_path / "b")):
+        folder.mkdir()
+        (folder / "scans_of_ours.py").write_text(POOL.format(value=value))
+        samples = load("scans_of_ours:images", split=split, folder=folder)
+        assert [samples.image(index)[0, 0, 0] for index in (0, 1)] == [value, value + 1]
+        assert "scans_of_ours" not in sys.modules

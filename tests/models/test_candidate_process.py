@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 
 import numpy as np
@@ -79,6 +80,33 @@ def test_code_that_changes_the_process_is_undone(tmp_path, net):
     before = _state()
     tiny.load(tmp_path / "net.safetensors", architecture="test_candidate_process:rude_architecture")
     assert _state() == before
+
+
+FINDING_ITSELF = """
+import pickle
+
+import tiny_models
+
+
+class Net(tiny_models.TinyNet):
+    pass
+
+
+def build():
+    import siblings_of_ours
+
+    return pickle.loads(pickle.dumps(siblings_of_ours.same(Net())))
+"""
+
+
+def test_code_beside_the_policy_is_found_by_its_name_while_it_builds_a_network(tmp_path, net):
+    tiny.save_safetensors(net, tmp_path / "net.safetensors")
+    (tmp_path / "nets_of_ours.py").write_text(FINDING_ITSELF)
+    (tmp_path / "siblings_of_ours.py").write_text("def same(net):\n    return net\n")
+    candidate, _ = tiny.load(tmp_path / "net.safetensors", architecture="nets_of_ours:build")
+    files = [file.path for file in candidate.info.files]
+    assert files == ["net.safetensors", "nets_of_ours.py", "siblings_of_ours.py"]
+    assert not {"nets_of_ours", "siblings_of_ours"} & set(sys.modules)
 
 
 def test_after_an_error_too():

@@ -104,8 +104,8 @@ def _means(
     kinds, kind = np.unique(np.stack([successes, samples, worth]).reshape(3, -1), axis=1, return_inverse=True)
     low, high = intervals.simultaneous(len(parts[0])).ends(kinds[0], np.maximum(kinds[1], 1), np.maximum(kinds[2], 1))
     shape = (len(parts), len(parts[0]), len(counts))
-    means = (one[kind.reshape(-1)].reshape(shape).mean(axis=1) for one in (low, high))
-    return *means, np.asarray((samples > 0).reshape(shape).all(axis=1))
+    low, high = (np.asarray(one[kind.reshape(-1)].reshape(shape).mean(axis=1)) for one in (low, high))
+    return low, high, np.asarray((samples > 0).reshape(shape).all(axis=1))
 
 
 def _squares(which: np.ndarray, groups: np.ndarray) -> np.ndarray:

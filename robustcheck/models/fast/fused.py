@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from robustcheck.models.fast.nodes import is_hooked, only_follower, scale_and_shift
+from robustcheck.models.fast.nodes import graph_of, is_hooked, only_follower, scale_and_shift
 from robustcheck.models.fast.packed import Packed, can_pack, is_plain
 
 
@@ -64,7 +64,7 @@ def fuse(module: nn.Module) -> FusedLayers:
         module: in evaluation mode, frozen, in float32, on a CPU; it is not changed.
     """
     try:
-        nodes = list(fx.Tracer().trace(copy.deepcopy(module)).nodes)
+        nodes = list(graph_of(copy.deepcopy(module)).nodes)
     except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be followed is asked as it is)
         return FusedLayers()
     return FusedLayers(*_places(module, nodes))

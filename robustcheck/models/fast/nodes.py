@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -11,12 +13,44 @@ from torch import fx, nn
 _RELUS: tuple[Any, ...] = (nn.functional.relu, torch.relu, torch.relu_, "relu", "relu_")
 
 
+class _Tracer(fx.Tracer):
+    """Reads no annotations: Python 3.14 evaluates them then, and they may name what only type checkers import."""
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """What follows a network's code, and what its code is given."""
+        return super().create_args_for_root(_unannotated(root_fn), is_module, concrete_args)
+
+
+def _unannotated(function: Any) -> Any:
+    """A copy of a function, and of those that it wraps."""
+    if not isinstance(function, FunctionType):
+        return function
+    closure = function.__closure__
+    plain = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, closure)
+    plain.__kwdefaults__ = function.__kwdefaults__
+    if hasattr(function, "__wrapped__"):
+        plain.__wrapped__ = _unannotated(function.__wrapped__)  # type: ignore[attr-defined]
+    return plain
+
+
+def graph_of(module: nn.Module) -> fx.Graph:
+    """What a module's code does, without doing it.
+
+    Raises:
+        Exception: its code cannot be followed, or raises whatever it may.
+    """
+    return _Tracer().trace(module)
+
+
 def traced_copy(module: nn.Module) -> fx.GraphModule | None:
     """A copy as a graph; None if its code cannot be followed."""
     if isinstance(module, fx.GraphModule):
         return copy.deepcopy(module)
     try:
-        return fx.symbolic_trace(copy.deepcopy(module))
+        copied = copy.deepcopy(module)
+        return fx.GraphModule(copied, graph_of(copied), type(module).__name__)
     except Exception:  # noqa: BLE001 (a network's code may do anything; what cannot be traced is asked as it is)
         return None
 

@@ -6,7 +6,9 @@ The weights of a network with another scale or temperature fit too, but make ano
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ _TRAINING = (
 
 _MOST_VALUES = 10_000  # of one argument
 _DEEPEST = 10
+
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    # Annotations are evaluated when they are asked for, and may name what only type checkers import.
+    _signature = partial(inspect.signature, annotation_format=Format.STRING)
+else:
+    _signature = inspect.signature
 
 
 def compared(
@@ -78,7 +88,7 @@ def _saved(content: Any, key: str) -> dict[str, Any]:
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
     try:
-        parameters = inspect.signature(make).parameters.values()
+        parameters = _signature(make).parameters.values()
     except (TypeError, ValueError):  # written in C
         return {}
     return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.nn.parameter import is_lazy
 
 from robustcheck.errors import CandidateError, RobustcheckError
-from robustcheck.importing import import_callable, modules_beside
+from robustcheck.importing import import_callable, module_in_place, modules_beside
 from robustcheck.models.artefact import check_archive
 from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
@@ -166,7 +166,8 @@ def build(
     """
     make = import_callable(reference, folder=folder)
     try:
-        module = make(**arguments)
+        with module_in_place(reference, folder):
+            module = make(**arguments)
     except RobustcheckError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything
