@@ -92,7 +92,21 @@ def _spelt(letter: str, encoding: str) -> str:
 def last_line(error: BaseException) -> str:
     """What a traceback would end with, type and message, as one line of at most 300 characters."""
     line = " ".join(format_exception_only(error)[-1].split())
-    return line if len(line) <= 300 else line[:299] + "…"
+    return line if len(line) <= 300 else _to_a_word(line[:299]) + "…"
+
+
+def shortened(line: str, longest: int) -> str:
+    """The beginning and the end of a long line, cut between words where there are any."""
+    if len(line) <= longest:
+        return line
+    begins, ends = line[: longest // 2], line[3 - longest // 2 :]
+    return f"{_to_a_word(begins)} … {_to_a_word(ends[::-1])[::-1]}"
+
+
+def _to_a_word(text: str) -> str:
+    """A text that was cut, without the word that it ends in, unless that is most of it."""
+    whole = text.rpartition(" ")[0].rstrip()
+    return whole if 2 * len(whole) > len(text) else text
 
 
 def shown(value: object) -> str:
