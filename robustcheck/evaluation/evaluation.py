@@ -148,6 +148,15 @@ class Evaluation:
         """The same gates in the order in which they are evaluated."""
         return sorted(self.family(gate_id), key=self._rung)
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The ids of all gates in the order in which a run evaluates them, unless one waits for some that are later."""
+        found = dict[str, None]()
+        for gate in self.policy.gates:
+            ladder = self.ladder(gate.id)
+            found |= dict.fromkeys(one.id for one in ladder[: ladder.index(gate) + 1])
+        return tuple(found)
+
     def _rung(self, gate: Gate) -> Fraction:
         """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""
         setting = self._setting_or_error  # the depth, and so which budget is larger, may be known only from files
