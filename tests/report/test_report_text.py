@@ -32,7 +32,7 @@ from robustcheck.report.summary import render, summary_line, summary_table, warn
 from robustcheck.report.text import measured_value, moment, name_pieces, one_line, seconds, status_text
 from robustcheck.report.threat import threat_text
 from robustcheck.report.view import report_view
-from robustcheck.results import Cost, Finding, Metric, Requirement
+from robustcheck.results import Cost, Finding, Interruption, Metric, Requirement
 from robustcheck.words import distinct, listed, visible
 
 BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -238,6 +238,16 @@ def test_without_an_attack_samples_are_right_or_wrong():
         (
             report(verdict="error", interrupted=True, not_run=("a",), data=None),
             "ERROR (interrupted): 0 gates passed, 0 failed, 1 not run",
+        ),
+        (
+            report(
+                verdict="error",
+                interrupted=True,
+                interruption=Interruption(gate="worst", seconds=240),
+                not_run=("worst",),
+                data=None,
+            ),
+            "ERROR (worst was interrupted after 4.0 min): 0 gates passed, 0 failed, 1 not run",
         ),
     ],
 )
