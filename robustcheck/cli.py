@@ -102,6 +102,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
                         unwritten = error
         finally:
             place.discard()
+    from robustcheck.report.found_elsewhere import found_elsewhere_text
     from robustcheck.report.summary import summary_line, summary_table, warnings_text
 
     if unwritten is not None:
@@ -109,7 +110,7 @@ def run_command(policy: Path, output: Path, *, quiet: bool) -> None:
     with last_words(exit_code(report) if unwritten is None else EXIT_CODES["error"]):
         if not quiet:
             print_table(summary_table(report))
-            click.echo(warnings_text(report), nl=False)
+            click.echo(found_elsewhere_text(report.gates) + warnings_text(report), nl=False)
             for file in files:
                 click.echo(f"  {output / file.relative_to(place.folder)}")
         click.echo(summary_line(report))

@@ -283,6 +283,7 @@ class GatePlugin:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print a table of gates for each policy, and where its reports are."""
+        from robustcheck.report.found_elsewhere import found_elsewhere_text
         from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
 
         writer = terminalreporter._tw  # pytest has no public way to the width
@@ -290,7 +291,7 @@ class GatePlugin:
             terminalreporter.section(as_output(f"robustcheck: {report.policy.name}"))
             table = render(summary_table(report), width=writer.fullwidth, color=writer.hasmarkup)
             terminalreporter.write_line(as_output(table.rstrip("\n")))
-            terminalreporter.write(as_output(warnings_text(report)))
+            terminalreporter.write(as_output(found_elsewhere_text(report.gates) + warnings_text(report)))
             terminalreporter.write_line(as_output(summary_line(report)))
             for file in files:
                 terminalreporter.write_line(f"  {relative_to_start(file, self._config.invocation_params.dir)}")

@@ -104,6 +104,7 @@ class PolicyRun:
             started=self.started,
             seconds=time.monotonic() - self.began,
             interrupted=interrupted or self._cut_short(results, left),
+            interruption=self.evaluation.interruption if interrupted and self.evaluation else None,
         )
 
     def _cut_short(self, results: dict[str, GateResult], left: Set[str]) -> bool:

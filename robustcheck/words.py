@@ -94,7 +94,21 @@ def last_line(error: BaseException) -> str:
     told = TracebackException(type(error), error, None, compact=True)
     told.__notes__ = None  # they would be the last lines
     line = " ".join(list(told.format_exception_only())[-1].split())
-    return line if len(line) <= 300 else line[:299] + "…"
+    return line if len(line) <= 300 else _to_a_word(line[:299]) + "…"
+
+
+def shortened(line: str, longest: int) -> str:
+    """The beginning and the end of a long line, cut between words where there are any."""
+    if len(line) <= longest:
+        return line
+    begins, ends = line[: longest // 2], line[3 - longest // 2 :]
+    return f"{_to_a_word(begins)} … {_to_a_word(ends[::-1])[::-1]}"
+
+
+def _to_a_word(text: str) -> str:
+    """A text that was cut, without the word that it ends in, unless that is most of it."""
+    whole = text.rpartition(" ")[0].rstrip()
+    return whole if 2 * len(whole) > len(text) else text
 
 
 def shown(value: object) -> str:

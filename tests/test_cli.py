@@ -194,7 +194,7 @@ def test_a_plan_for_programs(tmp_path):
     assert (plan["margin"], plan["power"], plan["too_few"]) == (0.1, 0.8, ["clean", "pgd"])
     assert set(plan) == {
         "schema", "name", "margin", "power", "rule", "confidence", "interval", "samples", "groups", "device", "loading",
-        "gates", "steps", "seconds", "too_few",
+        "gates", "order", "steps", "seconds", "too_few",
     }  # fmt: skip
     clean, pgd = plan["gates"]
     assert set(pgd) == {

@@ -345,3 +345,23 @@ def test_a_narrow_terminal_loses_no_verdict(project, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     header = _run(project, CLEAN).stdout.splitlines()[2]
     assert header.split()[-1] == "verdict"
+
+
+def test_what_another_attack_found_is_told_below_the_table(project):
+    gates = "\n".join(
+        f"  - {{id: {name}, attack: {name}, epsilon: 4/255, require: {{accuracy: 0}}}}" for name in ("fgsm", "pgd")
+    )
+    told = _run(project, f"\n{gates}\n").output
+    assert "\npgd: 6 of its 6 broken samples were found by other gates: 6 by fgsm\n" in told
+    assert "fgsm: 6 of" not in told
+    assert "found by other gates" not in _run(project, f"\n{gates}\n", "", "--quiet").output
+
+
+def test_why_nothing_could_be_evaluated_is_told_once(project):
+    (project / "brightness.safetensors").write_bytes(b"not weights")
+    asked = "  - {id: asked, attack: square, epsilon: 2/255, queries: 5, require: {accuracy: 0}}\n"
+    result = _run(project, _gate("{accuracy: 0.5}") + asked)
+    said = [line for line in result.stderr.splitlines() if "could not be evaluated" in line]
+    assert len(said) == 1
+    assert said[0].startswith("clean, pgd, asked: could not be evaluated: ")
+    assert [said[0].endswith(gate["error"]) for gate in _report(project)["gates"]] == [True] * 3

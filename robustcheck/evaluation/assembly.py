@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from robustcheck.policy import Policy
-from robustcheck.results import AuditReport, DataInfo, GateResult, ModelInfo, PolicyInfo, overall
+from robustcheck.results import AuditReport, DataInfo, GateResult, Interruption, ModelInfo, PolicyInfo, overall
 
 
 def assemble(
@@ -19,6 +19,7 @@ def assemble(
     started: datetime,
     seconds: float,
     interrupted: bool = False,
+    interruption: Interruption | None = None,
 ) -> AuditReport:
     """The report on a policy from the results of its gates, in the policy's order.
 
@@ -45,6 +46,7 @@ def assemble(
         started=started.astimezone(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         interrupted=interrupted,
+        interruption=interruption if interrupted else None,
         not_run=tuple(gate.id for gate in policy.gates if gate.id not in results),
         gates=gates,
     )

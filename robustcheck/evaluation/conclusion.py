@@ -130,7 +130,7 @@ def judged_as(
     if verdict == "error":
         return verdict, undefined(gate, metrics)
     # Before asking what the attack had to follow: a candidate with the wrong input often gives it nothing.
-    if setting.strict and (alike := read_alike(readings(setting, {}, None))):
+    if setting.strict and (alike := read_alike(readings(setting, {}, None), len(standing.broken))):
         return "error", alike
     if setting.strict and vacuous and vacuous.every:
         return "error", vacuous.message(standing.goal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,7 @@ from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.threat import threat_of
 from robustcheck.models.process_settings import freed_memory_kept, left_as_found
 from robustcheck.policy import Gate, NoiseSpec, Policy
-from robustcheck.results import DataInfo, GateResult, ModelInfo
+from robustcheck.results import DataInfo, GateResult, Interruption, ModelInfo
 from robustcheck.words import last_line
 
 
@@ -45,6 +46,7 @@ class Evaluation:
             progress=lambda done, of: listener(self._running, done, of),
         )
         self._running = "loading"  # or the gate that is evaluated
+        self.interruption: Interruption | None = None  # of the gate that Ctrl-C stopped
         self._results: dict[str, GateResult] = {}
         self._compared: set[str] = set()  # gates whose results were put beside others'
 
@@ -148,6 +150,15 @@ class Evaluation:
         """The same gates in the order in which they are evaluated."""
         return sorted(self.family(gate_id), key=self._rung)
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The ids of all gates in the order in which a run evaluates them, unless one waits for some that are later."""
+        found = dict[str, None]()
+        for gate in self.policy.gates:
+            ladder = self.ladder(gate.id)
+            found |= dict.fromkeys(one.id for one in ladder[: ladder.index(gate) + 1])
+        return tuple(found)
+
     def _rung(self, gate: Gate) -> Fraction:
         """A sort key in grey levels: equal ones keep the policy's order, and ladders go down before others go up."""
         setting = self._setting_or_error  # the depth, and so which budget is larger, may be known only from files
@@ -186,7 +197,7 @@ class Evaluation:
         setting = self._setting_or_error
         if isinstance(setting, EvaluationError):
             return self._error(gate, str(setting))
-        self._running = gate.id
+        self._running, began = gate.id, time.monotonic()
         try:
             with as_evaluation_error(), left_as_found(), freed_memory_kept():  # a candidate may draw, and set threads
                 torch.manual_seed(key(setting.seed, gate.id, "chance", 0))  # for what candidates and surrogates draw
@@ -195,6 +206,7 @@ class Evaluation:
         except EvaluationError as error:
             return self._error(gate, str(error))
         except KeyboardInterrupt:
+            self.interruption = Interruption(gate=gate.id, seconds=round(time.monotonic() - began, 3))
             raise
         except BaseException as error:  # a time limit, say: it is reported, and does not hit related gates again
             self._results[gate.id] = self._error(gate, f"it was stopped: {last_line(error)}")

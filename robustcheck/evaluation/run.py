@@ -68,4 +68,5 @@ def run(
             started=started,
             seconds=time.monotonic() - began,
             interrupted=interrupted,
+            interruption=evaluation.interruption,
         )

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 
 from robustcheck.errors import CandidateError
+from robustcheck.words import shortened
 
 Takes: TypeAlias = tuple[int | None, ...]
 """The shape of an input, (N, …); None where any size will do, or where it is not known."""
@@ -78,7 +79,7 @@ def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # TorchScript begins with where it happened and ends with what.
     line = _IN_RUNTIME.sub(" ", lines[-1 if "TorchScript interpreter" in lines[0] else 0]).strip()
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[3 - _LONGEST // 2 :]}"
+    return shortened(line, _LONGEST)
 
 
 def rows(answer: object, count: int) -> torch.Tensor:

@@ -22,6 +22,13 @@ from robustcheck.words import plural
 _NEAR = 0.1  # of a window's width: a gradient reaches so far beyond its ends
 _ANYTHING = "set model.preprocess"
 _ASSERTED = "set model.preprocess.resize, if that is about their size"
+_TOO_SMALL = re.compile(
+    r"output size is too small|can't be greater than actual input|should be less than the corresponding input|"
+    r"more than 1 spatial element|mat1 and mat2 shapes cannot be multiplied",
+    re.IGNORECASE,
+)
+"""What torch says of an image from which nothing is left, or another number of values than the next layer takes."""
+_COMMON_SIDE = 224  # pixels, of ImageNet's networks
 _SHAPES = re.compile(
     r"shape|size|dim(ension)?s?\b|channel|height|width|kernel|_features|must match|[1-9]\s?[x×]\s?\d", re.IGNORECASE
 )
@@ -159,6 +166,8 @@ class Preprocess:
         advice = self.advice(takes, shape)
         if advice == _ANYTHING and isinstance(error, AssertionError) and (_about_shapes(error) or not str(error)):
             advice = _ASSERTED
+        if advice == _ANYTHING and _TOO_SMALL.search(str(error)):
+            advice = self._other_size(shape)
         if advice is None:
             return f"{who} fails on {told}, the shape that it takes: {reason}"
         if advice == _ANYTHING and not _about_shapes(error):
@@ -184,6 +193,12 @@ class Preprocess:
         if settings:
             return f"set {' and '.join(settings)}"
         return _ANYTHING if None in (channels, height, width) else None
+
+    def _other_size(self, shape: tuple[int, int, int]) -> str:
+        """What to set if images (C, H, W) seem to have another size than a network was made for, with an example."""
+        side = max(_COMMON_SIDE, 2 * max(shape[1:]))
+        key = "crop, and resize before it" if self._spec.crop else "resize"
+        return f"set model.preprocess.{key}, to the size that it was made for, such as [{side}, {side}]"
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) as shares of the full range, in [0, 1], to the network's input.

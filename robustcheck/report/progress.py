@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from robustcheck.report.gate import gate_text
 from robustcheck.results import GateResult
+from robustcheck.words import listed
 
 _SECONDS_BETWEEN = 0.1
 
@@ -114,6 +115,7 @@ class Bars:
             disable=quiet or not _on_terminal(),
         )
         self._tasks: dict[str, TaskID] = {}
+        self._alike: list[GateResult] = []  # finished with the same error, which is printed once for all of them
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -122,11 +124,13 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._print_alike()
         if not self._progress.disable:  # rich up to 14.2 ends with an empty line all the same
             self._progress.stop()
 
     def update(self, what: str, done: int, of: int) -> None:
         """Say how far a piece of work is."""
+        self._print_alike()  # the next gate may take long
         if what not in self._tasks:
             for task in self._tasks.values():
                 self._progress.update(task, visible=False)
@@ -134,7 +138,16 @@ class Bars:
         self._progress.update(self._tasks[what], completed=done)
 
     def finished(self, gate: GateResult) -> None:
-        """Print a gate's verdict."""
-        if not self._quiet:
-            first = gate_text(gate).splitlines()[0]
-            self._console.print(f"{gate.id}: {first}", markup=False, highlight=False, soft_wrap=True)
+        """Print a gate's verdict; an error that the next gates have too, such as of loading, once for all of them."""
+        if self._alike and (gate.verdict, gate.error) != (self._alike[0].verdict, self._alike[0].error):
+            self._print_alike()
+        self._alike.append(gate)
+        if gate.verdict != "error" or gate.error is None:
+            self._print_alike()
+
+    def _print_alike(self) -> None:
+        if self._alike and not self._quiet:
+            first = gate_text(self._alike[0]).splitlines()[0]
+            names = listed(gate.id for gate in self._alike)
+            self._console.print(f"{names}: {first}", markup=False, highlight=False, soft_wrap=True)
+        self._alike.clear()

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from robustcheck.report.gate import VERDICT_WORDS, metric_of, warning_lines
-from robustcheck.report.text import LONGEST_PIECE, interval, measured_value, one_line, status_counts
+from robustcheck.report.text import LONGEST_PIECE, interval, measured_value, one_line, seconds, status_counts
 from robustcheck.report.threat import short_budget, unlike_most
 from robustcheck.report.wrapping import Words, fitted, named, phrases, required, whole
 from robustcheck.results import AuditReport, GateResult, Requirement, Verdict
@@ -53,8 +53,15 @@ def summary_line(report: AuditReport) -> str:
     ]
     if report.not_run:
         parts.append(f"{len(report.not_run)} not run")
-    interrupted = " (interrupted)" if report.interrupted else ""
+    interrupted = f" ({_interrupted(report)})" if report.interrupted else ""
     return f"{report.verdict.upper()}{interrupted}: {', '.join(parts)}{_on_data(report)}"
+
+
+def _interrupted(report: AuditReport) -> str:
+    stopped = report.interruption
+    if stopped is None:
+        return "interrupted"
+    return f"{one_line(stopped.gate)} was interrupted after {seconds(stopped.seconds)}"
 
 
 def warnings_text(report: AuditReport) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from robustcheck.report.canvas import Plot
 from robustcheck.report.facts import Facts, data_facts, gate_facts, model_facts, not_tried, patch_facts, run_facts
+from robustcheck.report.found_elsewhere import found_elsewhere
 from robustcheck.report.gate import metric_of, requirement_state, verdict_sentence
 from robustcheck.report.pictures import Album, Example, Gallery, PatchPicture, gallery, link_to, patch_picture
 from robustcheck.report.plot import plots
@@ -113,6 +114,7 @@ class GateView:
     sentence: str
     error: str
     counts: str
+    elsewhere: str  # how much of it other gates found, if that is the larger part
     seconds: str
     requirements: tuple[RequirementView, ...]
     metrics: tuple[MetricView, ...]
@@ -170,7 +172,7 @@ def report_view(report: AuditReport, folder: Path | None) -> ReportView:
     # First, so that samples have what room they leave.
     patches_shown = [patch_picture(gate, album) if album else PatchPicture() for gate in report.gates]
     gates = tuple(
-        _gate(gate, f"gate-{order}", patch, gallery(gate, album, most) if album else Gallery())
+        _gate(gate, report.gates, f"gate-{order}", patch, gallery(gate, album, most) if album else Gallery())
         for order, (gate, patch) in enumerate(zip(report.gates, patches_shown, strict=True), 1)
     )
     reasons = [item for verdict in _HEAVIEST_FIRST for item in gates if item.gate.verdict == verdict]
@@ -211,7 +213,9 @@ def _notices(report: AuditReport) -> Iterator[Notice]:
         yield Notice(kind="inconclusive", title="Warnings", text=text)
 
 
-def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery) -> GateView:
+def _gate(
+    gate: GateResult, gates: Sequence[GateResult], anchor: str, patch: PatchPicture, pictures: Gallery
+) -> GateView:
     return GateView(
         anchor=anchor,
         gate=gate,
@@ -221,6 +225,7 @@ def _gate(gate: GateResult, anchor: str, patch: PatchPicture, pictures: Gallery)
         sentence=verdict_sentence(gate),
         error="\n".join(visible(gate.error).strip().splitlines()[1:]) if gate.error else "",
         counts=status_text(gate).removesuffix(" before the attack") if gate.samples else "",
+        elsewhere=found_elsewhere(gate, gates),
         seconds=seconds(gate.cost.seconds),
         requirements=_requirements(gate),
         metrics=_metrics(gate),

@@ -70,7 +70,8 @@ class Plan:
     groups: int | None  # that the samples are of; None: each is on its own
     device: str
     loading: float  # seconds that loading took, with asking about all samples unattacked
-    gates: tuple[GatePlan, ...]
+    gates: tuple[GatePlan, ...]  # in the policy's order
+    order: tuple[str, ...]  # their ids as a run comes to them: by budget where they share counterexamples
     steps: tuple[Step, ...]
 
     @property

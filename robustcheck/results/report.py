@@ -85,6 +85,14 @@ class DataInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interruption:
+    """The gate that was being evaluated when a run was interrupted."""
+
+    gate: str
+    seconds: float  # since it began
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditReport:
     """The whole of what one run of one policy found out."""
 
@@ -105,6 +113,7 @@ class AuditReport:
     started: str = ""  # ISO 8601, UTC
     seconds: float = 0.0
     interrupted: bool = False
+    interruption: Interruption | None = None  # None: no gate was being evaluated, or in another process
     not_run: tuple[str, ...] = ()  # gates of the policy that were deselected or not reached
     gates: tuple[GateResult, ...] = ()
 

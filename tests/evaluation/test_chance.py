@@ -47,6 +47,19 @@ def test_what_reads_all_samples_alike_passes_no_attacked_gate(tmp_path):
         )
 
 
+def test_it_is_not_said_to_read_samples_so_under_attack_that_were_turned(tmp_path):
+    """All are read as bright; two that are lie so near the threshold that two levels turn them."""
+    levels = [*range(40, 120, 8), 27, 27, *list(BRIGHT)[:8]]
+    project(tmp_path, threshold=26 / 255, levels=levels, labels=[0] * 10 + [1] * 10)
+    gate = "  - {id: missed, attack: pgd, goal: missed_finding, epsilon: 2/255, require: {sensitivity: 0.7}}\n"
+    (missed,) = brightness_gates(tmp_path, gate)
+    assert (missed.verdict, missed.metrics["sensitivity"].value) == ("error", 0.8)
+    assert (
+        "alike before any attack, though 10 of them are labelled otherwise: that it reads all but the 2 that were "
+        "turned so under attack shows nothing; check model.operating_point"
+    ) in missed.error
+
+
 def test_health_warn_only_tells(tmp_path):
     project(tmp_path, threshold=-9.0)
     _, missed, _, _ = brightness_gates(tmp_path, GATES, extra="health: warn")

@@ -377,6 +377,24 @@ def test_tables_and_the_last_line(tmp_path):
     assert plan_line(result).startswith("PLAN: at most about ")
 
 
+def test_the_order_of_a_run_is_told_where_it_is_not_the_file_s(tmp_path):
+    brightness_project(tmp_path)
+    gates = """
+  - {id: clean, require: {accuracy: 0}}
+  - {id: large, attack: fgsm, epsilon: 4/255, require: {accuracy: 0}}
+  - {id: small, attack: {name: pgd, steps: 2}, epsilon: 1/255, require: {accuracy: 0}}
+  - {id: asked, attack: noise, epsilon: 1/255, queries: 2, require: {accuracy: 0}}
+"""
+    result = planned(tmp_path, brightness_policy(gates))
+    came = list[str]()
+    run(load_policy(tmp_path / "policy.yaml"), progress=lambda what, _done, _of: came.append(what))
+    assert result.order == ("clean", "small", "large", "asked")
+    assert [name for name in dict.fromkeys(came) if name in result.order] == ["small", "large", "asked"]
+    assert "A run goes by budget: clean, small, large, asked." in render(plan_tables(result), width=80, color=False)
+    alone = planned(tmp_path, brightness_policy(gates, extra="evidence: isolated"))
+    assert "A run goes by budget" not in render(plan_tables(alone), width=80, color=False)
+
+
 def test_a_candidate_that_draws_is_planned_with_its_calls(tmp_path):
     brightness_project(tmp_path)
     source = (tmp_path / "brightness.py").read_text()

@@ -330,6 +330,9 @@ def test_ctrl_c_keeps_what_was_finished(project):
     assert report.verdict == "error"
     assert [gate.id for gate in report.gates] == ["clean", "pgd[1/255]"]
     assert report.not_run == ("pgd[2/255]", "pgd[4/255]", "pgd[8/255]")
+    assert report.interruption.gate == "pgd[2/255]"
+    assert 0 <= report.interruption.seconds < report.seconds
+    assert AuditReport.from_json(report.to_json()) == report
 
 
 def test_the_architecture_s_source_is_part_of_the_candidate(project):

@@ -228,7 +228,30 @@ def test_preprocessing_is_advised_where_it_may_help(error, likely, tmp_path, net
     assert str(error) in str(caught.value)
 
 
+@pytest.mark.parametrize("pool", [1, 4])
+def test_of_images_of_another_size_than_the_network_was_made_for_an_example_of_resize_is_given(pool, tmp_path):
+    """From small ones nothing is left to pool, or they come to another number of values than the last layer takes."""
+    layers = [nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(pool), nn.MaxPool2d(pool), nn.Flatten(), nn.Linear(8, 2)]
+    torch.save(nn.Sequential(*layers), tmp_path / "net.pt")
+    with pytest.raises(CandidateError) as caught:
+        tiny.load(tmp_path / "net.pt", trust="pickle", architecture=None)
+    advice = "; set model.preprocess.resize, to the size that it was made for, such as [224, 224] ("
+    assert advice in str(caught.value)
+    with pytest.raises(CandidateError) as caught:
+        tiny.load(tmp_path / "net.pt", trust="pickle", architecture=None, preprocess={"resize": 300, "crop": [150, 7]})
+    assert "; set model.preprocess.crop, and resize before it, to the size" in str(caught.value)
+    assert "such as [300, 300] (" in str(caught.value)
+
+
 # --- the weights and the architecture -------------------------------------------------------------------------------
+
+
+class OfAConfiguration(nn.Module):
+    """Made as those of transformers are."""
+
+    def __init__(self, config):
+        super().__init__()
+        raise OSError(f"{config} is not a local folder")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +268,20 @@ def test_preprocessing_is_advised_where_it_may_help(error, likely, tmp_path, net
         ),
         (
             {"architecture": "tiny_models:tiny_net", "architecture_args": {"kernel": 3}},
-            r"tiny_net\(kernel=3\) failed: Type",
+            r"tiny_net\(kernel=3\) failed: TypeError: [^;]*$",
+        ),
+        (
+            {"architecture": "test_candidate_mistakes:OfAConfiguration"},
+            r"OfAConfiguration\(\) failed: TypeError: .* missing 1 required positional argument: 'config'; state it in "
+            r"model\.architecture_args, or, if it takes more than plain arguments, write a function beside the policy "
+            r"that makes the network \(docs/policy\.md, 'Networks of other packages'\)$",
+        ),
+        (
+            {
+                "architecture": "test_candidate_mistakes:OfAConfiguration",
+                "architecture_args": {"config": "no-net"},
+            },
+            r"failed: OSError: no-net is not a local folder; if it takes more than plain arguments, write a function ",
         ),
         (
             {"architecture": "tiny_models:pictures"},

@@ -54,6 +54,16 @@ def test_a_bare_pickle_does_not_run(tmp_path, marker, refused):
     refused(tmp_path / "net.pt", "not a complete torch.save file")
 
 
+def test_an_archive_that_lacks_a_part_is_incomplete(tmp_path, refused):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        archive.writestr("net/version", "3")
+    refused(
+        tmp_path / "net.pt",
+        r"^net\.pt is incomplete or damaged \(PytorchStreamReader failed locating file data\.pkl: file not found\): "
+        r"copy or save it again$",
+    )
+
+
 def test_a_checkpoint_that_is_no_state_dict(tmp_path, refused):
     torch.save([torch.zeros(3)], tmp_path / "net.pt")
     refused(tmp_path / "net.pt", r"net\.pt holds no state dict \(names to tensors\), but list")

@@ -20,6 +20,7 @@ from robustcheck.errors import CandidateError
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import first_line
 from robustcheck.models.onnx.session import Session, _providers
+from robustcheck.words import last_line
 
 WEIGHTS = np.random.default_rng(0).normal(size=(tiny.HEIGHT * tiny.WIDTH, 2)).astype(np.float32)
 KINDS = [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.UINT8]
@@ -232,6 +233,14 @@ def test_of_a_long_message_the_end_is_kept_too():
     assert told.startswith("It begins. xxx")
     assert told.endswith("xxx It ends.")
     assert len(told) == 300
+
+
+def test_a_long_message_is_cut_between_words():
+    words = [f"word{number}" for number in range(1000, 1200)]
+    told = first_line(ValueError(" ".join(words))).split()
+    assert told[told.index("…") - 1] in words
+    assert told[told.index("…") + 1] in words
+    assert last_line(ValueError(" ".join(words))).removesuffix("…").split()[-1] in words
 
 
 def test_on_a_simulated_gpu_nothing_goes_through_the_host(model):

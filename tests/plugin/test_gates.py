@@ -258,6 +258,28 @@ def test_ctrl_c_reports_what_was_finished(pytester, project):
     assert report["verdict"] == "error"
     assert [gate["id"] for gate in report["gates"]] == ["clean", "fgsm"]
     assert report["not_run"] == ["pgd[1/255]", "pgd[4/255]"]
+    assert report["interruption"] is None  # it was no gate that was stopped
+
+
+def test_what_another_attack_found_is_told_below_the_table(pytester, project):
+    gates = "\n".join(
+        f"  - {{id: {name}, attack: {name}, epsilon: 8/255, require: {{accuracy: 0}}}}" for name in ("fgsm", "pgd")
+    )
+    (project / "two.yaml").write_text(brightness_policy(f"\n{gates}\n"))
+    result = pytester.runpytest("--robustcheck", "two.yaml")
+    result.stdout.fnmatch_lines(["pgd: * broken samples were found by other gates: * by fgsm"])
+
+
+def test_a_gate_that_ctrl_c_stops_is_named(pytester, project):
+    source = (project / "brightness.py").read_text()
+    begins = "    def forward(self, image):\n"
+    stops = f"{begins}        if torch.is_grad_enabled():\n            raise KeyboardInterrupt\n"
+    (project / "brightness.py").write_text(source.replace(begins, stops))
+    result = pytester.runpytest_subprocess("--robustcheck", "policy.yaml")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    stopped = brightness_report(project)["interruption"]
+    assert stopped["gate"] in brightness_report(project)["not_run"]
+    result.stdout.fnmatch_lines([f"ERROR ({stopped['gate'].split('[')[0]}* was interrupted after * s): *"])
 
 
 def test_a_worker_that_dies_leaves_an_error_and_not_a_gap(pytester, project):

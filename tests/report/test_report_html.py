@@ -246,6 +246,13 @@ def test_a_shared_counterexample_says_whose_it_is():
     assert re.search(r"Found by\s*2 by a, 1 by b", text)
 
 
+def test_what_other_attacks_found_stands_beside_a_gate_s_counts():
+    shared = gate(id="b", samples=(*outcomes(2, 0, 0, gate="a"), *outcomes(1, 5, 0, gate="b")))
+    words = "2 of its 3 broken samples were found by other gates: 2 by a"
+    assert words in page(report(gate(id="a", attack="apgd"), shared)).text
+    assert words not in page(report(gate(id="a"), shared)).text  # the same attack, at another budget
+
+
 def test_evidence_is_told_apart():
     kinds = ("searched", "searched", "inherited", "unstarted", None)
     rows = tuple(replace(row, evidence=kind) for row, kind in zip(outcomes(2, 2, 1), kinds, strict=True))

@@ -26,12 +26,13 @@ from report_builder import (
     transferred,
 )
 
+from robustcheck.report.found_elsewhere import found_elsewhere_text
 from robustcheck.report.gate import gate_text, verdict_sentence
 from robustcheck.report.summary import render, summary_line, summary_table, warnings_text
 from robustcheck.report.text import measured_value, moment, name_pieces, one_line, seconds, status_text
 from robustcheck.report.threat import threat_text
 from robustcheck.report.view import report_view
-from robustcheck.results import Cost, Finding, Metric, Requirement
+from robustcheck.results import Cost, Finding, Interruption, Metric, Requirement
 from robustcheck.words import distinct, listed, visible
 
 BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -238,10 +239,45 @@ def test_without_an_attack_samples_are_right_or_wrong():
             report(verdict="error", interrupted=True, not_run=("a",), data=None),
             "ERROR (interrupted): 0 gates passed, 0 failed, 1 not run",
         ),
+        (
+            report(
+                verdict="error",
+                interrupted=True,
+                interruption=Interruption(gate="worst", seconds=240),
+                not_run=("worst",),
+                data=None,
+            ),
+            "ERROR (worst was interrupted after 4.0 min): 0 gates passed, 0 failed, 1 not run",
+        ),
     ],
 )
 def test_the_summary_counts_gates(one, line):
     assert summary_line(one) == line
+
+
+@pytest.mark.parametrize(
+    ("own", "stronger", "smaller", "line"),
+    [
+        (
+            7,
+            21,
+            13,
+            "pgd[4/255]: 34 of its 41 broken samples were found by other gates: 21 by worst, 13 at other budgets\n",
+        ),
+        (2, 3, 0, "pgd[4/255]: 3 of its 5 broken samples were found by other gates: 3 by worst\n"),
+        (3, 3, 0, ""),  # half of them are its own
+        (1, 0, 9, ""),  # its own attack found the rest, too
+        (0, 0, 0, ""),
+    ],
+)
+def test_the_larger_part_of_what_broke_is_told_if_other_attacks_found_it(own, stronger, smaller, line):
+    rows = (
+        *outcomes(own, 5, 0, gate="pgd[4/255]"),
+        *outcomes(stronger, 0, 0, gate="worst"),
+        *outcomes(smaller, 0, 0, gate="pgd[2/255]"),
+    )
+    others = (gate(id="worst", attack="ensemble", parameters={}), gate(id="pgd[2/255]"))
+    assert found_elsewhere_text((*others, failing(samples=rows))) == line
 
 
 def test_the_table_has_a_row_a_gate_with_required_and_measured():

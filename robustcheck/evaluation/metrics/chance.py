@@ -19,17 +19,23 @@ _LOOK = (
 )
 
 
-def read_alike(read: Readings) -> str | None:
-    """Why samples that hold show no robustness, if all are read alike and should not be; else None."""
+def read_alike(read: Readings, turned: int) -> str | None:
+    """Why samples that hold show no robustness, if all are read alike and should not be; else None.
+
+    Args:
+        read: all samples, as they are read without an attack.
+        turned: how many of them the attack turned.
+    """
     common = read.before[:1]
     if not len(common) or (read.before != common).any():
         return None
     otherwise, every = int((read.labels != common).sum()), len(read.labels)
     if every < LEAST_SAMPLES or otherwise < min(LEAST_OTHERWISE, SHARE_OTHERWISE * every):
         return None
+    still = f"that it reads all but the {turned:,} that were turned so" if turned else "that it still does so"
     return (
         f"the candidate reads all {every} samples alike before any attack, though {otherwise} of them are "
-        f"labelled otherwise: that it still does so under attack shows nothing; {_LOOK}"
+        f"labelled otherwise: {still} under attack shows nothing; {_LOOK}"
     )
 
 

@@ -58,7 +58,8 @@ def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: 
         EvaluationError: the samples or the candidate cannot be loaded.
     """
     began = time.perf_counter()
-    setting = Evaluation(policy, progress=progress).setting
+    evaluation = Evaluation(policy, progress=progress)
+    setting = evaluation.setting
     loading = time.perf_counter() - began
     planner = _Planner(setting=setting, margin=margin, power=power, watch=Stopwatch(setting=setting))
     with left_as_found(), freed_memory_kept(), full_precision(setting.candidate.device):
@@ -75,6 +76,7 @@ def plan(policy: Policy, *, margin: float = 0.05, power: float = 0.9, progress: 
         device=str(setting.candidate.device),
         loading=loading,
         gates=gates,
+        order=evaluation.order,
         steps=tuple(planner.watch.known.values()),
     )
 

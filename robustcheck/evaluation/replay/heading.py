@@ -17,6 +17,7 @@ _AS_STATED = ("environment", "policy.path", "model.notes", "started", "seconds",
 """Keys about the machine and about the place and time of the run. Notes on a candidate mention faster forms there."""
 
 _COMPARED_OTHERWISE = ("schema", "verdict", "policy", "not_run", "gates")
+_PART_OF_ANOTHER = ("interruption",)  # of `interrupted`
 
 
 def as_stated(evaluation: Evaluation, report: AuditReport) -> tuple[str, ...]:
@@ -57,7 +58,11 @@ def _told(report: AuditReport) -> dict[str, Any]:
     whole = json.loads(json.dumps({**asdict(report), "gates": []}, default=str))  # as JSON has it
     parts = {f"{part}.{key}": value for part in ("model", "data") for key, value in (whole.pop(part) or {}).items()}
     told = {"policy.name": whole["policy"]["name"], **whole, **parts}
-    return {name: value for name, value in told.items() if name not in (*_AS_STATED, *_COMPARED_OTHERWISE)}
+    return {
+        name: value
+        for name, value in told.items()
+        if name not in (*_AS_STATED, *_COMPARED_OTHERWISE, *_PART_OF_ANOTHER)
+    }
 
 
 def _short(value: Any) -> str:

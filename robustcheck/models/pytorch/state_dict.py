@@ -6,6 +6,7 @@ A `.pt` file is a pickle; it is read with weights only, which runs no code, unle
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -44,6 +45,12 @@ _OTHER_NAMES = (
     "; transformers' save_pretrained gives weights other names than the network has: save the state_dict() of what "
     "from_pretrained makes from its folder"
 )
+_WRITE_A_FUNCTION = (
+    "if it takes more than plain arguments, write a function beside the policy that makes the network (docs/policy.md, "
+    "'Networks of other packages')"
+)
+_OF_ARCHIVES = "PytorchStreamReader failed"  # how torch begins to say that a part of an archive is not as it should be
+_ARGUMENT_MISSING = re.compile(r"missing \d+ required ")
 _WHOLE = (torch.int64, torch.bool)  # types of plain Python numbers, not of quantised ones
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
@@ -141,7 +148,11 @@ def _read_pickle(path: Path, spec: ModelSpec, folder: Path) -> Any:
             "alone (better: as .safetensors), or set model.trust: pickle if you trust whoever made the file"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a broken file, or with trust any code, raises anything)
-        raise CandidateError(f"{path.name} cannot be loaded: {first_line(error)}") from None
+        reason = first_line(error)
+        if reason.startswith(_OF_ARCHIVES):  # torch goes on about errors of its own
+            reason = reason.partition(". ")[0]
+            raise CandidateError(f"{path.name} is incomplete or damaged ({reason}): copy or save it again") from None
+        raise CandidateError(f"{path.name} cannot be loaded: {reason}") from None
 
 
 def _is_pickle(path: Path) -> bool:
@@ -173,13 +184,22 @@ def build(
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         message = f"{reference}({given}) failed: {type(error).__name__}: {first_line(error)}"
-        raise CandidateError(f"{key}: {message}") from error
+        raise CandidateError(f"{key}: {message}{_advice(error, key)}") from error
     if not isinstance(module, torch.nn.Module):
         raise CandidateError(
             f"{key}: {reference} made an object of type {type(module).__name__}, not a torch.nn.Module"
         )
     modules = {*written_in(reference, make), *layer_modules(module)}
     return module, own_sources(modules, folder=folder)
+
+
+def _advice(error: BaseException, key: str) -> str:
+    """What to do about an architecture that lacks an argument, or looks for files as those of `transformers` do."""
+    if isinstance(error, OSError):
+        return f"; {_WRITE_A_FUNCTION}"
+    if isinstance(error, TypeError) and _ARGUMENT_MISSING.search(str(error)):
+        return f"; state it in {key}_args, or, {_WRITE_A_FUNCTION}"
+    return ""
 
 
 def layer_modules(module: torch.nn.Module) -> set[str]:
