@@ -13,7 +13,7 @@ _MOST_NAMED = 3
 
 
 def found_elsewhere(gate: GateResult, gates: Sequence[GateResult]) -> str:
-    """`34 of its 41 broken samples were found by other gates: 21 by worst, 13 at smaller budgets`.
+    """`34 of its 41 broken samples were found by other gates: 21 by worst, 13 at other budgets`.
 
     Nothing if its own search found half of them or more, or only its own attack at other budgets found the rest.
 
