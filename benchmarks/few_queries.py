@@ -1,7 +1,6 @@
 """What attacks leave that may ask only a few times, beside noise and patterns: `python -m benchmarks.few_queries`.
 
-One gate an attack and limit, each as it would be without patterns: where these leave less, an attack's `patterns_below`
-lets them take its place.
+One gate an attack and limit, each as it would be without patterns, which take the place of some that have hardly begun.
 """
 
 from __future__ import annotations
@@ -20,23 +19,25 @@ from benchmarks.page import provenance, publish
 from benchmarks.results import table
 from robustcheck.policy import ATTACKS
 
-LIMITS = (5, 10, 25, 50, 75, 100, 150, 200, 250, 300)
-_ITSELF = {name: spec for name, spec in ATTACKS.items() if "patterns_below" in spec.model_fields}
+LIMITS = (10, 25, 50, 75, 100, 150)
+_RAYS_BEGIN = 90  # queries
 
 
 def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
     """The gate of each row and limit; none where an attack needs more for its first step."""
-    attacks: dict[str, dict[str, Any]] = {
-        "noise": {"name": "noise"},
-        "patterns": {"name": "square", "patterns_below": LIMITS[-1] + 1},
-        **{name: {"name": name, "patterns_below": 0} for name in _ITSELF},
-    }
-    return {
-        (row, limit): {"id": f"{row}-{limit}", "attack": attack, "epsilon": epsilon, "queries": limit}
-        for row, attack in attacks.items()
-        for limit in LIMITS
-        if limit >= ATTACKS[attack["name"]].model_validate(attack).least_queries
-    }
+    gates = {}
+    for limit in LIMITS:
+        attacks: dict[str, dict[str, Any]] = {
+            "noise": {"name": "noise"},
+            "patterns": {"name": "rays" if limit < _RAYS_BEGIN else "label_only"},  # which begin later than that
+            **{name: {"name": name} for name in ("nes", "square", "hopskipjump")},
+            **{name: {"name": name, "patterns": False} for name in ("partial_information", "label_only", "rays")},
+        }
+        for row, attack in attacks.items():
+            if limit >= ATTACKS[attack["name"]].model_validate(attack).least_queries:
+                given = {"attack": attack, "epsilon": epsilon, "queries": limit}
+                gates[row, limit] = {"id": f"{row}-{limit}", **given}
+    return gates
 
 
 def section(name: str, epsilon: str, given: argparse.Namespace) -> str:

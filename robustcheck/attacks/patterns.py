@@ -6,7 +6,7 @@ Lupu 2019, arXiv 1810.00470), and it takes no answers to find them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -22,7 +22,7 @@ class Patterns(Noise):
     signs of its own.
     """
 
-    images_per_turn: int = 5
+    images_per_turn: int = field(default=5, init=False)  # one of each kind
     name: str = "patterns"
 
     def directions(self, clean: torch.Tensor, draws: Draws, turn: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,6 @@ from robustcheck.attacks.square import Square
 from robustcheck.attacks.transfer import DiversePGD
 from robustcheck.policy import (
     APGDSpec,
-    AskingEntry,
     AttackSpec,
     EnsembleSpec,
     FGSMSpec,
@@ -71,6 +70,7 @@ def build(
     *,
     queries: int | None = None,
     stored: bool = False,
+    patterns: bool = False,
     quick_first: bool = False,
 ) -> Searches:
     """The searches that a policy asks for, inside a ball; each runs on what those before it left.
@@ -81,13 +81,14 @@ def build(
         goal: what the adversary wants.
         queries: how often attacks that ask an oracle may ask about a sample.
         stored: the oracle rounds images to what can be stored: offsets have to be a grey level at least.
+        patterns: its queries are too few to begin, and are spent on patterns.
         quick_first: put a few steps as large as the ball before a search of many. Of the samples that 40 steps turn
             they turn 96 in 100 on the networks of the benchmarks, after two or three questions in place of a dozen;
             on those that hold, the quick steps come on top.
     """
-    if queries is not None and isinstance(spec, AskingEntry) and spec.only_patterns(queries):
-        return (Patterns(objective=objective("cross_entropy", goal), queries=queries),)
     asks = Asks(queries=queries or 0, least_offset=1 / ball.maximum if stored else 0.0)
+    if patterns:
+        return (Patterns(objective=objective("cross_entropy", goal), queries=asks.queries),)
     attacks = _ensemble(spec, ball, goal) if isinstance(spec, EnsembleSpec) else (_search(spec, ball, goal, asks),)
     first = attacks[0]
     if quick_first and isinstance(first, GradientAttack) and first.steps > QUICK_STEPS and not first.minimum_norm:

@@ -16,7 +16,7 @@ from robustcheck.evaluation.patches.task import training_steps
 from robustcheck.evaluation.search.ledger import unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
-from robustcheck.policy import AskingEntry, FGSMSpec, Gate, PatchSpec, RP2Spec
+from robustcheck.policy import FGSMSpec, Gate, PatchSpec, RP2Spec
 from robustcheck.results import Cost, Finding, HealthCheck
 from robustcheck.results.agreed import WORST_SUBGROUP
 from robustcheck.words import listed, plural
@@ -81,20 +81,16 @@ def _few_queries(standing: Standing) -> str | None:
         return None
     if held <= standing.found.trace.unstarted:  # which says to raise queries
         return None
-    if _has_worked(standing):
+    if _has_worked(standing) and not gate.by_patterns:
         return None
-    steps, ten_steps = gate.queries // gate.attack.queries_a_step, gate.attack.queries_a_step * FEWEST_STEPS
-    enough = f"{ten_steps} (ten steps)"
-    if isinstance(gate.attack, AskingEntry) and gate.attack.only_patterns(gate.queries):
-        enough = enough if ten_steps >= gate.attack.patterns_below else str(gate.attack.patterns_below)
-        few = f"is so few that {gate.attack_name} asks about random stripes and blocks instead"
-    elif steps < FEWEST_STEPS:
-        few = f"pays for at most {plural(steps, 'step')} of {gate.attack_name}"
-    else:
+    steps = gate.queries // gate.attack.queries_a_step
+    if steps >= FEWEST_STEPS:
         return None
+    instead = ", and is spent on random stripes and blocks, which turn more" if gate.by_patterns else ""
     return (
-        f"queries: {gate.queries} {few}: a pass is about an adversary who may ask no more than that, not about the "
-        f"network; unless nobody can ask more, give {enough} or more"
+        f"queries: {gate.queries} pays for at most {plural(steps, 'step')} of {gate.attack_name}{instead}: a pass is "
+        "about an adversary who may ask no more than that, not about the network; unless nobody can ask more, give "
+        f"{gate.attack.queries_a_step * FEWEST_STEPS} (ten steps) or more"
     )
 
 

@@ -19,13 +19,13 @@ from robustcheck.policy.model_spec import ModelSpec, PreprocessSpec
 from robustcheck.policy.patch_specs import PatchSpec, RP2Spec
 from robustcheck.policy.quantities import Quantity
 from robustcheck.policy.query_specs import (
-    AskingEntry,
     HopSkipJumpSpec,
     LabelOnlySpec,
     NESSpec,
     NoiseSpec,
     PartialInformationSpec,
     RaySSpec,
+    SlowToBegin,
     SquareSpec,
 )
 from robustcheck.policy.schema import DataSpec, DecisionSpec
@@ -37,7 +37,6 @@ __all__ = [
     "ATTACKS",
     "SPLITS",
     "APGDSpec",
-    "AskingEntry",
     "AttackSpec",
     "Bound",
     "ConditionsSpec",
@@ -61,6 +60,7 @@ __all__ = [
     "RP2Spec",
     "RaySSpec",
     "Size",
+    "SlowToBegin",
     "SquareSpec",
     "SurrogateSpec",
     "SurrogatesEntry",

@@ -13,7 +13,7 @@ from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
 from robustcheck.policy.model_checks import is_folder
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
-from robustcheck.policy.query_specs import AskingEntry, NoiseSpec, SquareSpec
+from robustcheck.policy.query_specs import NoiseSpec, SlowToBegin, SquareSpec
 from robustcheck.policy.schema import ABOUT_DISEASE, GateSpec
 from robustcheck.policy.sections import (
     NO_ATTACK,
@@ -216,11 +216,11 @@ def _not_for_smaller(gate: dict[str, Any]) -> str | None:
         )
     if isinstance(spec, FGSMSpec):
         return "fgsm looks only at one point, epsilon away, and where that fails a nearer one may not;"
-    queries = gate.get("queries")
-    if isinstance(spec, AskingEntry) and is_whole(queries) and spec.only_patterns(queries):
+    queries, norm, goal = gate.get("queries"), gate.get("norm", "linf"), gate.get("goal", "untargeted")
+    if isinstance(spec, SlowToBegin) and is_whole(queries) and spec.by_patterns(queries=queries, norm=norm, goal=goal):
         return (
-            f"{spec.name} with fewer than {spec.patterns_below} queries looks only at points that are epsilon away, "
-            "and where those fail nearer ones may not;"
+            f"{attack_name(gate)} with fewer than {spec.begins_after * spec.queries_a_step} queries looks only at "
+            "points that are epsilon away, and where those fail nearer ones may not;"
         )
     if isinstance(spec, NoiseSpec | SquareSpec):
         return f"{spec.name} looks only at points that are epsilon away, and where those fail nearer ones may not;"

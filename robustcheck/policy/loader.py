@@ -21,7 +21,7 @@ from robustcheck.policy.bounds import Bound
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.patch_specs import PatchSpec
 from robustcheck.policy.quantities import Quantity
-from robustcheck.policy.query_specs import NoiseSpec, PartialInformationSpec
+from robustcheck.policy.query_specs import NoiseSpec, PartialInformationSpec, SlowToBegin
 from robustcheck.policy.schema import ABOUT_DISEASE, DataSpec, DecisionSpec, GateSpec, PolicyFile
 from robustcheck.policy.sizes import Size
 from robustcheck.policy.transfer_spec import SurrogatesEntry
@@ -57,7 +57,19 @@ class Gate:
     @property
     def parameters(self) -> dict[str, Any]:
         """The attack's parameters as JSON has them, with their defaults."""
+        if self.by_patterns:  # its own parameters decide nothing
+            assert isinstance(self.attack, SlowToBegin)
+            return {"patterns": f"in its place, as its queries pay for fewer than {self.attack.begins_after} steps"}
         return {} if self.attack is None else self.attack.model_dump(mode="json", exclude={"name"})
+
+    @property
+    def by_patterns(self) -> bool:
+        """Whether random patterns take the place of its attack, because its queries are too few to begin."""
+        return (
+            isinstance(self.attack, SlowToBegin)
+            and self.queries is not None
+            and self.attack.by_patterns(queries=self.queries, norm=self.norm, goal=self.goal)
+        )
 
     @property
     def may_stop_early(self) -> bool:

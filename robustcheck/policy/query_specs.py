@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictBool, StrictInt
 
 from robustcheck.policy.attack_entry import LOSS, AttackEntry, LossField
 from robustcheck.policy.fields import Number, QuantityField, RestartsField, ShareField
@@ -12,30 +12,35 @@ from robustcheck.policy.fields import Number, QuantityField, RestartsField, Shar
 SamplesField = Annotated[StrictInt, Field(ge=2, le=100_000, multiple_of=2)]
 MomentumField = Annotated[Number, Field(ge=0, lt=1)]
 BlurField = Annotated[Number, Field(ge=0, le=0.25)]
-PatternsField = Annotated[StrictInt, Field(ge=0, le=10_000)]
 _BLUR = (
     "blur of half of what makes up an estimate's directions: a Gaussian's standard deviation, as a share of the "
     "image's shorter side; 0 leaves all pixels independent, as in the paper"
-)
-_PATTERNS = (
-    "with fewer queries than this, all of them are random stripes and blocks of ±epsilon, which turn more samples than "
-    "so short a search; 0: never"
 )
 _SIGMA = "σ, how far from the point an estimate asks (at least one grey level with oracle: stored)"
 _FAILED_TRIES = 6  # at most, of a smaller ball before the first estimate: each shrinks it by half as much, down to 2 %
 
 
-class AskingEntry(AttackEntry):
-    """Attacks that go by an oracle's answers."""
+class SlowToBegin(AttackEntry):
+    """Attacks that turn fewer samples than random patterns do until they have made some steps."""
 
-    patterns_below: PatternsField = Field(description=_PATTERNS)
+    begins_after: ClassVar[int]  # steps
 
-    def only_patterns(self, queries: int) -> bool:
-        """Whether so many queries are too few for the attack itself."""
-        return queries < self.patterns_below
+    patterns: StrictBool = Field(
+        True,
+        description="spend queries that are too few to begin on random stripes and blocks of ±epsilon, which turn more "
+        "(in linf, unless the goal is targeted)",
+    )
+
+    def by_patterns(self, *, queries: int, norm: str, goal: str) -> bool:
+        """Whether patterns take its place.
+
+        In L2 they turn less than it does from the first step on. If a single reading will do, they hardly lead to it.
+        """
+        few = queries < self.begins_after * self.queries_a_step
+        return self.patterns and few and norm == "linf" and goal != "targeted"
 
 
-class _Estimating(AskingEntry):
+class _Estimating(AttackEntry):
     """Attacks that estimate gradients from pairs of images."""
 
     samples: SamplesField = Field(50, description="scores per estimate, at pairs x + σu, x - σu: an even number")
@@ -43,7 +48,7 @@ class _Estimating(AskingEntry):
     blur: BlurField = Field(0.025, description=_BLUR)
 
 
-class _Shrinking(_Estimating):
+class _Shrinking(_Estimating, SlowToBegin):
     """Attacks that near the sample from another image."""
 
     step: ShareField = Field(
@@ -82,7 +87,6 @@ class NESSpec(_Estimating):
         5, description="steps over which the loss has to rise, or else the step is halved"
     )
     loss: LossField = Field("margin", description=LOSS)
-    patterns_below: PatternsField = Field(60, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:
@@ -95,7 +99,7 @@ class NESSpec(_Estimating):
         return self.least_queries
 
 
-class SquareSpec(AskingEntry):
+class SquareSpec(AttackEntry):
     """Random search that asks for scores only."""
 
     summary = "square attack: random squares of ±ε, kept if they raise the loss; asks for scores, not gradients"
@@ -108,7 +112,6 @@ class SquareSpec(AskingEntry):
     share: ShareField = Field(0.8, description="share of the image's area that the first square covers (p)")
     restarts: RestartsField = Field(1, description="independent starts, which share the queries")
     loss: LossField = Field("margin", description=LOSS)
-    patterns_below: PatternsField = Field(25, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:
@@ -128,11 +131,11 @@ class PartialInformationSpec(_Shrinking):
     needs = "scores of the k best labels, epsilon, queries; other images of the wanted label among the samples"
     source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, algorithm 2"
     knowledge = "top-k"
+    begins_after = 2
 
     name: Literal["partial_information"]
     k: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="how many labels an answer shows")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default 0.001")
-    patterns_below: PatternsField = Field(225, description=_PATTERNS)
 
 
 class LabelOnlySpec(_Shrinking):
@@ -142,6 +145,7 @@ class LabelOnlySpec(_Shrinking):
     needs = "labels, epsilon, queries; other images of the wanted label among the samples"
     source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, section 2.4"
     knowledge = "label"
+    begins_after = 3
 
     name: Literal["label_only"]
     copies: Annotated[StrictInt, Field(ge=1, le=1000)] = Field(
@@ -149,7 +153,6 @@ class LabelOnlySpec(_Shrinking):
     )
     radius: QuantityField | None = Field(None, description="radius of the copies' noise (default: epsilon / 4)")
     sigma: QuantityField | None = Field(None, description=f"{_SIGMA}; default epsilon / 4")
-    patterns_below: PatternsField = Field(300, description=_PATTERNS)
 
     @property
     def queries_an_estimate(self) -> int:
@@ -157,7 +160,7 @@ class LabelOnlySpec(_Shrinking):
         return self.samples * self.copies
 
 
-class HopSkipJumpSpec(AskingEntry):
+class HopSkipJumpSpec(AttackEntry):
     """From an image of the wanted label along the border to the sample, seeing labels only."""
 
     summary = "walks along the decision border from an image of the wanted label towards the sample; asks for labels"
@@ -177,7 +180,6 @@ class HopSkipJumpSpec(AskingEntry):
     )
     momentum: MomentumField = Field(0.5, description="share of the earlier estimates that is kept (in the paper none)")
     blur: BlurField = Field(0.025, description=_BLUR)
-    patterns_below: PatternsField = Field(175, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:
@@ -190,17 +192,17 @@ class HopSkipJumpSpec(AskingEntry):
         return self.least_queries - 1
 
 
-class RaySSpec(AskingEntry):
+class RaySSpec(SlowToBegin):
     """Search for the direction of ±1 along which the border is nearest, seeing labels only."""
 
     summary = "ray search: flips the signs of ever smaller blocks if that brings the border nearer; asks for labels"
     needs = "labels, epsilon (L∞), queries"
     source = "Chen, Gu 2020, arXiv 2006.12792, algorithm 3"
     knowledge = "label"
+    begins_after = 10
     linf_only = True
 
     name: Literal["rays"]
-    patterns_below: PatternsField = Field(150, description=_PATTERNS)
 
     @property
     def least_queries(self) -> int:

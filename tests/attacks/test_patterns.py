@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from building import brightness_gates, brightness_project
 from searching import search
 from test_closed_forms import _problem
 
-from robustcheck.attacks import build
 from robustcheck.attacks.draws import Draws
 from robustcheck.attacks.objectives import objective
 from robustcheck.attacks.patterns import Patterns
@@ -18,7 +18,6 @@ from robustcheck.threats import Goal, L2Ball, LinfBall
 GOAL = Goal(labels=2)
 BALL = LinfBall(levels=8, maximum=255)
 KEYS = torch.tensor([3, -5, 8])
-SEARCHING = [name for name, spec in ATTACKS.items() if "patterns_below" in spec.model_fields]
 
 
 def _patterns(queries=20):
@@ -75,20 +74,37 @@ def test_what_is_tried_of_a_sample_does_not_depend_on_others():
     assert (_tried((1, 8, 8))[1:2] == _tried((1, 8, 8), keys=KEYS[1:2])).all()
 
 
-@pytest.mark.parametrize("name", SEARCHING)
-def test_fewer_queries_than_an_attack_needs_are_patterns_unless_it_is_to_be_itself(name):
-    spec = ATTACKS[name](name=name)
-    (few,) = build(spec, BALL, GOAL, queries=spec.patterns_below - 1)
-    (enough,) = build(spec, BALL, GOAL, queries=spec.patterns_below)
-    (itself,) = build(spec.model_copy(update={"patterns_below": 0}), BALL, GOAL, queries=spec.patterns_below - 1)
-    assert (type(few), few.queries) == (Patterns, spec.patterns_below - 1)
-    assert type(enough) is type(itself) is not Patterns
-    assert spec.patterns_below > spec.least_queries, "a policy may not give fewer"
+@pytest.mark.parametrize(("name", "queries"), [("rays", 90), ("partial_information", 102), ("label_only", 153)])
+def test_queries_too_few_to_begin_are_patterns_unless_the_attack_is_to_be_itself(name, queries):
+    spec, itself = ATTACKS[name](name=name), ATTACKS[name](name=name, patterns=False)
+    wide = {"norm": "linf", "goal": "untargeted"}
+    assert spec.by_patterns(queries=queries - 1, **wide)
+    assert not spec.by_patterns(queries=queries, **wide)
+    assert not itself.by_patterns(queries=queries - 1, **wide)
+    assert not spec.by_patterns(queries=queries - 1, norm="l2", goal="untargeted")
+    assert not spec.by_patterns(queries=queries - 1, norm="linf", goal="targeted")
+    assert spec.by_patterns(queries=queries - 1, norm="linf", goal="missed_finding")
+    assert queries > spec.least_queries, "a policy may not give fewer"
 
 
-def test_an_ensemble_keeps_its_own_square_however_few_its_queries():
-    spec = ATTACKS["ensemble"](name="ensemble", queries=10)
-    assert not any(isinstance(one, Patterns) for one in build(spec, BALL, GOAL))
+def test_a_first_step_that_costs_more_begins_later():
+    spec = ATTACKS["label_only"](name="label_only", copies=5)
+    assert spec.by_patterns(queries=300, norm="linf", goal="untargeted")
+
+
+def test_a_gate_is_tried_with_patterns_where_its_attack_could_not_begin(tmp_path):
+    brightness_project(tmp_path)
+    shared = "attack: label_only, require: {accuracy: 0}"
+    few, l2, enough = brightness_gates(
+        tmp_path,
+        f"  - {{id: few, epsilon: 8/255, queries: 152, {shared}}}\n"
+        f"  - {{id: l2, norm: l2, epsilon: 0.5, queries: 152, {shared}}}\n"
+        f"  - {{id: enough, epsilon: 8/255, queries: 153, {shared}}}\n",
+    )
+    found = [{one.attack for one in gate.samples if one.status == "broken"} for gate in (few, l2, enough)]
+    assert found == [{"patterns"}, {"label_only"}, {"label_only"}]
+    assert few.parameters == {"patterns": "in its place, as its queries pay for fewer than 3 steps"}
+    assert enough.parameters["samples"] == 50
 
 
 def test_every_query_is_spent_on_what_holds_and_the_first_hit_counts():

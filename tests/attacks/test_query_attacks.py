@@ -33,8 +33,6 @@ IN_L2 = [name for name in SEARCHING if not ATTACKS[name].linf_only]
 
 
 def _attack(name, ball, queries, *, stored=False, goal=GOAL, **parameters):
-    if name in SEARCHING:  # as they are, however few its queries
-        parameters = {"patterns_below": 0, **parameters}
     (attack,) = build(ATTACKS[name](name=name, **parameters), ball, goal, queries=queries, stored=stored)
     return attack
 

@@ -43,7 +43,8 @@ def project(tmp_path):
 
 
 def _gate(name, *, queries=400, epsilon="8/255", extra=""):
-    attack = name if name == "noise" else f"{{name: {name}, patterns_below: 0}}"  # as it is, however few its queries
+    itself = f"{{name: {name}, patterns: false}}"  # however few its queries
+    attack = itself if "patterns" in ATTACKS[name].model_fields else name
     keys = f"id: {name}, attack: {attack}, epsilon: {epsilon}, queries: {queries}, require: {{accuracy: 0}}{extra}"
     return f"\n  - {{{keys}}}\n"
 

@@ -40,14 +40,21 @@ def _gate(folder, attack, *, epsilon="4/255", more="", require="{accuracy: 0.1}"
 @pytest.mark.parametrize(
     ("attack", "queries", "steps", "enough"),
     [
-        ("{name: nes, samples: 2, patterns_below: 0}", 8, "2 steps of nes", 30),
+        ("{name: nes, samples: 2}", 8, "2 steps of nes", 30),
         ("noise", 1, "1 step of noise", 10),
-        ("{name: square, patterns_below: 0}", 9, "9 steps of square", 10),
-        ("{name: square, restarts: 2, patterns_below: 0}", 19, "9 steps of square", 20),
-        ("{name: rays, patterns_below: 0}", 89, "9 steps of rays", 90),
-        ("{name: hopskipjump, samples: 10, patterns_below: 9}", 100, "3 steps of hopskipjump", 310),
-        ("{name: label_only, samples: 4, copies: 2, patterns_below: 0}", 80, "8 steps of label_only", 90),
-        ("{name: partial_information, samples: 4, patterns_below: 0}", 49, "9 steps of partial_information", 50),
+        ("square", 9, "9 steps of square", 10),
+        ("{name: square, restarts: 2}", 19, "9 steps of square", 20),
+        ("{name: rays, patterns: false}", 89, "9 steps of rays", 90),
+        ("rays", 89, "9 steps of rays, and is spent on random stripes and blocks, which turn more", 90),
+        ("{name: hopskipjump, samples: 10}", 100, "3 steps of hopskipjump", 310),
+        ("{name: label_only, samples: 4, copies: 2}", 80, "8 steps of label_only", 90),
+        (
+            "{name: label_only, samples: 8, copies: 2}",
+            50,
+            "2 steps of label_only, and is spent on random stripes and blocks, which turn more",
+            170,
+        ),
+        ("{name: partial_information, samples: 4}", 49, "9 steps of partial_information", 50),
     ],
 )
 def test_a_limit_of_a_few_steps_is_told(attack, queries, steps, enough, tmp_path):
@@ -61,29 +68,20 @@ def test_a_limit_of_a_few_steps_is_told(attack, queries, steps, enough, tmp_path
     assert (more.verdict, _told(more)) == ("pass", {})
 
 
-@pytest.mark.parametrize(
-    ("name", "attack", "queries", "enough"),
-    [
-        ("square", "square", 24, "25"),
-        ("nes", "nes", 59, "510 (ten steps)"),
-        ("rays", "{name: rays, patterns_below: 20}", 19, "90 (ten steps)"),
-    ],
-)
-def test_so_few_queries_that_they_are_patterns_are_told(name, attack, queries, enough, tmp_path):
-    few = _gate(tmp_path, attack, epsilon="1/255", more=f", queries: {queries}")
-    assert few.verdict == "pass"
-    assert {one.queries for one in few.samples if one.status == "held"} == {queries}
-    assert _told(few) == {
-        "few-queries": f"queries: {queries} is so few that {name} asks about random stripes and blocks instead: a pass "
-        "is about an adversary who may ask no more than that, not about the network; unless nobody can ask more, give "
-        f"{enough} or more"
-    }
-
-
 def test_an_attack_that_turned_half_of_what_it_was_about_is_not_told_of_its_limit(tmp_path):
-    found = _gate(tmp_path, "{name: square, patterns_below: 0}", epsilon="60/255", more=", queries: 9")
+    found = _gate(tmp_path, "square", epsilon="60/255", more=", queries: 9")
     assert (found.verdict, _told(found)) == ("pass", {})
     assert sum(outcome.status == "broken" for outcome in found.samples) >= 6
+
+
+def test_patterns_in_place_of_an_attack_are_told_however_many_they_turn(tmp_path):
+    found = _gate(tmp_path, "rays", epsilon="24/255", more=", queries: 20")
+    assert sum(outcome.status == "broken" for outcome in found.samples) >= 6
+    assert (found.verdict, set(_told(found))) == ("pass", {"few-queries"})
+    assert (found.attack, found.parameters) == (
+        "rays",
+        {"patterns": "in its place, as its queries pay for fewer than 10 steps"},
+    )
 
 
 def test_a_gate_that_fails_is_not_told_of_its_limit(tmp_path):

@@ -210,7 +210,7 @@ class Probes:
         noise = max(1, int(queries * _NOISE))
         # An ensemble has asked Square about these more often than a probe could.
         square = gate.norm == "linf" and not isinstance(gate.attack, EnsembleSpec)
-        rival = SquareSpec(name="square") if square else NESSpec(name="nes", samples=10, patterns_below=0)
+        rival = SquareSpec(name="square") if square else NESSpec(name="nes", samples=10)
         tried = self.held[:count]
         return [
             self._turned(rival, f"{rival.name} with {queries - noise} queries", tried, queries=queries - noise - 1),

@@ -108,6 +108,7 @@ class Search:
             self.goal,
             queries=gate.queries,
             stored=gate.oracle == "stored",
+            patterns=gate.by_patterns,
             quick_first=gate.descending,
         )
         # Only gradients are averaged over looks: under conditions the ensemble leaves out Square, which asks.
