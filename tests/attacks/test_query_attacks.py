@@ -533,7 +533,9 @@ def test_nes_goes_to_the_border_with_its_last_step_and_beats_noise_at_the_smalle
     assert len(nes.hits) > len(noise.hits)
 
 
-@pytest.mark.parametrize(("queries", "samples"), [(51, 50), (53, 50), (54, 50), (100, 50), (301, 200), (9, 2)])
+@pytest.mark.parametrize(
+    ("queries", "samples"), [(51, 50), (53, 50), (54, 50), (55, 50), (100, 50), (301, 200), (9, 2)]
+)
 def test_nes_leaves_no_query_unused_that_pays_a_pair(queries, samples):
     network, images, truth, _ = _problem(labels=2, seed=2, count=10)
     ball = LinfBall(levels=1, maximum=255)
@@ -543,6 +545,21 @@ def test_nes_leaves_no_query_unused_that_pays_a_pair(queries, samples):
     held = [row for row in range(10) if row not in found.hits]
     assert len(held) >= 5
     assert (counts[held] >= queries - 2).all()
+
+
+@pytest.mark.parametrize(("queries", "last"), [(3, True), (4, True), (5, True), (6, False)])
+def test_a_step_of_nes_is_the_last_where_no_more_than_a_pair_is_left(queries, last):
+    """A step asks about its point and a pair: what is left of five queries does not pay another one."""
+    clean, ball = torch.full((4, 1, 6, 6), 0.5), LinfBall(levels=12, maximum=255)
+    attack, draws = _attack("nes", ball, queries, samples=2), Draws(keys=torch.arange(4))
+    state = attack.start(clean, clean, ball, draws)
+    asked = attack.ask(state, clean, ball, draws)
+    loss = asked.images.flatten(1).sum(dim=1)
+    fooled = torch.zeros(len(loss), dtype=torch.bool)
+    state = attack.learn(state, asked, Answers(loss=loss, fooled=fooled, shown=fooled), clean, ball, draws)
+    assert asked.counts.tolist() == [3] * 4
+    reached = (state["images"] - clean).flatten(1).abs().amax(dim=1) / ball.radius
+    assert ((reached > 0.999) == last).all()
 
 
 @pytest.mark.parametrize("norm", [LinfBall, L2Ball])

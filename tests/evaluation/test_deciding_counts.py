@@ -109,6 +109,26 @@ def test_what_meets_its_bound_exactly_decides(setting):
     assert Stopping.after(known, 0, SAMPLES).needed == 9
 
 
+def test_one_subgroup_that_is_turned_decides_what_the_worst_may_lose(setting):
+    """All women are turned, and nobody else."""
+    setting, gate = setting
+    known, every = _standing(setting, gate, np.random.default_rng(1)), np.arange(SAMPLES)
+    women = np.flatnonzero(setting.members["sex", "F"]).tolist()
+    known = replace(
+        known,
+        gate=replace(gate, bounds=(Bound(metric="worst_subgroup.attack_success", at_least=False, value=0.3),)),
+        setting=replace(known.setting, decisions=setting.labels.clone(), order=every),
+        among=every,
+        judged=every,
+        attacked=every.tolist(),
+        broken={one: replace(UNKNOWN, decision=1 - int(setting.labels[one])) for one in women},
+        found=Found(trace=Trace(followable=set(every.tolist()))),
+        intervals=replace(known.intervals, confidence=0.5),
+    )
+    seen = [count for count in range(1, SAMPLES + 1) if stopping.is_decided(known, count)]
+    assert 3 < Stopping.after(known, 0, SAMPLES).needed == seen[0] < SAMPLES
+
+
 def test_of_numbers_that_cannot_decide_none_is_measured(setting, monkeypatch):
     setting, gate = setting
     known = _standing(setting, gate, np.random.default_rng(1))

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from robustcheck.evaluation.metrics.intervals import Intervals
-from robustcheck.evaluation.metrics.readings import Readings, of_all, of_finding
+from robustcheck.evaluation.metrics.measurement import Measurement
+from robustcheck.evaluation.metrics.readings import Readings, of_all, of_controls, of_finding
 from robustcheck.evaluation.metrics.verdicts import compare, judge
 from robustcheck.evaluation.search.ledger import Entry, Ledger
 from robustcheck.policy import Bound
-from robustcheck.results import Requirement, overall
+from robustcheck.results import Control, Metric, Requirement, overall
 
 
 def _readings(labels, before, after, positive_probabilities=None, positive=1, findings=None):
@@ -107,6 +108,60 @@ def test_metrics_of_several_findings_by_hand():
     assert metrics["balanced_accuracy"].value == pytest.approx((1 + 2 / 3 + 1 / 3 + 1 / 2 + 0 + 3 / 4) / 6)
     assert metrics["auroc"].value == pytest.approx(3 / 6)
     assert (metrics["attack_success"].successes, metrics["attack_success"].samples) == (3, 5)
+
+
+def test_an_attack_succeeds_where_it_changes_what_is_read_whatever_was_wrong_before():
+    """Another finding of both is misread before the attack, which turns the one that it goes for in the second."""
+    readings = _readings([0b01, 0b01], [0b11, 0b11], [0b11, 0b10], findings=2)
+    success = measure(readings, attackable=np.array([True, True]), intervals=Intervals())["attack_success"]
+    assert (success.successes, success.samples) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("findings", "prevalence", "expected"),
+    [(None, (0.2,), 0.2), (3, (0.2,), 0.2), (3, (0.1, 0.2, 0.3), 0.3), (3, None, None)],
+)
+def test_each_finding_has_its_prevalence_or_all_the_same(findings, prevalence, expected):
+    readings = replace(_readings([1], [1], [1], findings=findings), prevalence=prevalence)
+    assert readings.prevalence_of(2) == expected
+
+
+def test_controls_whose_success_is_undefined_are_left_out():
+    rate, nothing = Intervals().rate(np.array([True, False])), Metric(value=None, samples=0)
+    undefined = Control(name="noise", success=nothing)
+    assert of_controls(lambda at: at.rate(np.ones(2, bool)), [undefined]) == {}
+    found = of_controls(lambda at: at.rate(np.ones(2, bool)), [undefined, Control(name="grey patch", success=rate)])
+    assert found["control_success"](Intervals()).value == found["excess_success"](Intervals()).value == 1 / 2
+
+
+def _measurement(*, among, findings=None, members=None):
+    """Of four samples, the first two of which were looked at: both have label 1 and are read so."""
+    return Measurement(
+        readings=_readings([1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], findings=findings),
+        labels=("dark", "bright") if findings is None else ("nodule",),
+        members=members or {},
+        contents=np.arange(4),
+        judged=np.array([0, 1]),
+        intervals=Intervals(),
+        among=among,
+    )
+
+
+@pytest.mark.parametrize(("among", "unseen"), [(None, ["dark"]), (np.arange(4), [])])
+def test_a_label_is_without_samples_if_those_that_may_follow_have_none_either(among, unseen):
+    measured = _measurement(among=among)
+    assert measured.unseen_labels == unseen
+    assert measured.plain["balanced_accuracy"](Intervals()).value is None
+
+
+def test_an_interval_of_the_worst_subgroup_knows_of_those_that_nobody_looked_at_yet():
+    """A subgroup whose samples follow may be as bad as can be; if none follow, there is no such subgroup."""
+    halves = {("sex", "F"): np.array([True, True, False, False]), ("sex", "M"): np.array([False, False, True, True])}
+    bound = Bound(metric="worst_subgroup.accuracy", at_least=True, value=0.5)
+    (among,) = _measurement(among=np.arange(4), members=halves).required([bound]).values()
+    (alone,) = _measurement(among=None, members=halves).required([bound]).values()
+    assert (among.slice, among.value, among.low) == ("sex=F", 1, 0)
+    assert alone == replace(Intervals().rate(np.ones(2, bool)), slice="sex=F")
 
 
 def test_findings_that_all_samples_have_or_none_are_left_out_of_balanced_accuracy():
