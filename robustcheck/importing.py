@@ -1,12 +1,12 @@
 """`module:callable`, as a policy names the user's own code.
 
-A module beside the policy file comes before one of the same name elsewhere, and may import its siblings at its top.
-Python knows one module per name and process, but two policies in two folders may each have a `networks.py`. So a
-folder's modules are in `sys.modules` under their plain names only while one of them is imported or called, and
-otherwise on a shelf there, from which the next import from the same folder takes them again, unless a file of theirs
-was edited since.
-They are compiled from their source each time, whose digest stands for them: what Python keeps in `__pycache__` may be
-of another source. Not safe while other threads import.
+A module beside the policy file comes before one of the same name elsewhere, and may import its siblings at its top and
+in the function that a policy names. Python knows one module per name and process, but two policies in two folders may
+each have a `networks.py`. So a folder's modules are in `sys.modules` under their plain names only while one of them is
+imported or called, and otherwise on a shelf there, from which the next import from the same folder takes them again,
+unless a file of theirs was edited since. They are compiled from their source each time, whose digest stands for them:
+what Python keeps in `__pycache__` may be of another source. Not safe while other threads import: for as long as it
+takes, they find this folder first, too.
 """
 
 from __future__ import annotations

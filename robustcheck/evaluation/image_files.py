@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from PIL import Image
 
 from robustcheck.digests import pixels_sha256
 from robustcheck.errors import EvaluationError
-from robustcheck.results.agreed import CLEAN, COUNTEREXAMPLES, PATCHES, folder_names
+from robustcheck.results.agreed import CLEAN, COUNTEREXAMPLES, PATCHES
 from robustcheck.whole_files import replacing
+from robustcheck.words import distinct
 
 _COMPRESSED = 1  # of 9: X-rays take a third of the time, and 3 to 15 % more room
 
@@ -24,7 +26,7 @@ class ImageWriter:
 
     def __init__(self, folder: Path | None, gates: Sequence[str]) -> None:
         self._folder = folder
-        self._names = folder_names(gates)
+        self._names = _folder_names(gates)
 
     def counterexample(self, gate: str, sample: int, stored: np.ndarray) -> tuple[str | None, str]:
         """Write a stored image (C, H, W); returns its file, relative to the report's folder, and its pixels' sha256."""
@@ -79,3 +81,9 @@ def _picture(stored: np.ndarray) -> Image.Image | None:
     if stored.shape[0] == 1:
         return Image.fromarray(stored[0])
     return Image.fromarray(np.moveaxis(stored, 0, -1)) if stored.dtype == np.uint8 else None
+
+
+def _folder_names(gates: Sequence[str]) -> dict[str, str]:
+    """A folder per gate: pgd[2/255] -> pgd-2-255; a number separates ids that would share one on some system."""
+    plain = [re.sub(r"[^A-Za-z0-9_.]+", "-", gate).strip("-.") or "gate" for gate in gates]
+    return dict(zip(gates, distinct(plain, taken=(CLEAN, PATCHES)), strict=True))

@@ -24,10 +24,10 @@ _ANYTHING = "set model.preprocess"
 _ASSERTED = "set model.preprocess.resize, if that is about their size"
 _TOO_SMALL = re.compile(
     r"output size is too small|can't be greater than actual input|should be less than the corresponding input|"
-    r"more than 1 spatial element|mat1 and mat2 shapes cannot be multiplied",
+    r"more than 1 spatial element",
     re.IGNORECASE,
 )
-"""What torch says of an image from which nothing is left, or another number of values than the next layer takes."""
+"""What torch says of an image from which nothing is left."""
 _COMMON_SIDE = 224  # pixels, of ImageNet's networks
 _SHAPES = re.compile(
     r"shape|size|dim(ension)?s?\b|channel|height|width|kernel|_features|must match|[1-9]\s?[x×]\s?\d", re.IGNORECASE
@@ -167,7 +167,7 @@ class Preprocess:
         if advice == _ANYTHING and isinstance(error, AssertionError) and (_about_shapes(error) or not str(error)):
             advice = _ASSERTED
         if advice == _ANYTHING and _TOO_SMALL.search(str(error)):
-            advice = self._other_size(shape)
+            advice = self._larger(shape)
         if advice is None:
             return f"{who} fails on {told}, the shape that it takes: {reason}"
         if advice == _ANYTHING and not _about_shapes(error):
@@ -194,8 +194,8 @@ class Preprocess:
             return f"set {' and '.join(settings)}"
         return _ANYTHING if None in (channels, height, width) else None
 
-    def _other_size(self, shape: tuple[int, int, int]) -> str:
-        """What to set if images (C, H, W) seem to have another size than a network was made for, with an example."""
+    def _larger(self, shape: tuple[int, int, int]) -> str:
+        """What to set if images (C, H, W) are smaller than a network was made for, with an example."""
         side = max(_COMMON_SIDE, 2 * max(shape[1:]))
         key = "crop, and resize before it" if self._spec.crop else "resize"
         return f"set model.preprocess.{key}, to the size that it was made for, such as [{side}, {side}]"

@@ -7,15 +7,14 @@ import platform
 import re
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from robustcheck.report.pictures import content_of
-from robustcheck.report.text import one_line
 from robustcheck.report.writing import rendered
-from robustcheck.results import AuditReport, GateResult
-from robustcheck.results.agreed import BEYOND_THEIR_BUDGET, CLEAN, COUNTEREXAMPLES, PATCHES, folder_names
+from robustcheck.results import AuditReport
+from robustcheck.results.agreed import CLEAN, COUNTEREXAMPLES, PATCHES
 from robustcheck.results.replay import Replay
-from robustcheck.words import listed, plural
+from robustcheck.words import plural
 
 _PICTURE = re.compile(rb"data:image/png;base64,[\w+/=]*")  # compressed as the machine's Pillow does it
 _DIGEST = re.compile(rb' Its sha256: <span class="digest">([0-9a-f]{64})</span>(?=</footer>)')
@@ -55,46 +54,16 @@ def with_files(replay: Replay, report: AuditReport, file: Path) -> Replay:
 
 
 def _not_named(report: AuditReport, folder: Path) -> tuple[str, ...]:
-    """How many counterexamples in the folder the report does not mention, and whether its gates leave such files."""
+    """How many counterexamples in the folder the report does not mention; empty if there are none.
+
+    A run leaves such files if a gate ended in an error, was decided before its last sample, or found something beyond
+    its budget.
+    """
     named = {one.counterexample for gate in report.gates for one in gate.samples}
     files = (file.relative_to(folder) for file in (folder / COUNTEREXAMPLES).rglob("*") if file.is_file())
-    others = [file for file in files if file.parts[1] not in (CLEAN, PATCHES) and file.as_posix() not in named]
-    why = _why_left(report)
-    left = [file for file in others if file.parts[1] in why]
-    reasons = listed(dict.fromkeys(why[file.parts[1]] for file in left), limit=3)
-    said = [
-        f"{plural(len(left), 'counterexample')} beside it that it does not name, as its gates leave some ({reasons})"
-        if left
-        else "",
-        _unexplained([file for file in others if file.parts[1] not in why]),
-    ]
-    return tuple(filter(None, said))
-
-
-def _why_left(report: AuditReport) -> dict[str, str]:
-    """Folders of gates that leave counterexamples which no sample has in the report, and why."""
-    folders = folder_names([*(gate.id for gate in report.gates), *report.not_run])
-    why = {folders[gate.id]: words for gate in report.gates if (words := _why_gate_leaves(gate))}
-    stopped = {folders[name]: f"{one_line(name)} was interrupted" for name in report.not_run if report.interrupted}
-    return why | stopped
-
-
-def _why_gate_leaves(gate: GateResult) -> str:
-    if gate.verdict == "error":
-        return f"{one_line(gate.id)} is an error"
-    if gate.attack in BEYOND_THEIR_BUDGET:
-        return f"{gate.attack} also keeps what it finds beyond ε"
-    return f"{one_line(gate.id)} was decided early" if gate.stopped is not None and gate.stopped.decided else ""
-
-
-def _unexplained(files: list[PurePath]) -> str:
-    """What to say about counterexamples in the folders of gates that leave none, or of no gate."""
-    if not files:
-        return ""
-    folders = listed(dict.fromkeys(sorted(file.parts[1] for file in files)), limit=3)
-    return (
-        f"{plural(len(files), 'counterexample')} beside it that it does not name and no gate of it leaves ({folders})"
-    )
+    count = sum(file.parts[1] not in (CLEAN, PATCHES) and file.as_posix() not in named for file in files)
+    leave = "gates leave some that search beyond ε (fmn), end in an error, are decided early, or were interrupted"
+    return (f"{plural(count, 'counterexample')} beside it that it does not name ({leave})",) if count else ()
 
 
 def _sha256(file: Path) -> str:

@@ -29,12 +29,17 @@ def found_elsewhere(gate: GateResult, gates: Sequence[GateResult]) -> str:
     by_whom = Counter[str]()
     for name, count in others.items():
         finder = by_id.get(name)
-        same = finder is not None and (finder.attack, finder.parameters) == (gate.attack, gate.parameters)
+        same = finder is not None and _told_apart_by_budget(finder, gate)
         by_whom["at other budgets" if same else f"by {one_line(name)}"] += count
     if set(by_whom) == {"at other budgets"}:
         return ""
     shares = listed((f"{count:,} {whose}" for whose, count in by_whom.most_common()), limit=_MOST_NAMED)
     return f"{others.total():,} of its {plural(len(broken), 'broken sample')} were found by other gates: {shares}"
+
+
+def _told_apart_by_budget(one: GateResult, other: GateResult) -> bool:
+    """Whether two gates are the same attack within different budgets."""
+    return (one.attack, one.parameters) == (other.attack, other.parameters) and one.threat != other.threat
 
 
 def found_elsewhere_text(gates: Sequence[GateResult]) -> str:

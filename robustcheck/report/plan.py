@@ -53,7 +53,7 @@ def _head(plan: Plan) -> Iterator[RenderableType]:
             "independent ones, if those of a group always agree; power and interval are for these."
         )
     if plan.order != tuple(gate.id for gate in plan.gates):
-        yield Text(f"A run goes by budget: {_listed(plan.order)}.")
+        yield Text(f"Gates that share counterexamples go by budget: {_listed(plan.order)}.")
     if plan.steps:
         kinds = {one.kind: one for one in plan.steps}  # where a kind was timed with several batches, the last one
         measured = ", ".join(f"{one_line(kind)} {1000 * one.seconds:.3g} ms" for kind, one in kinds.items())

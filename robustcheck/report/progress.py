@@ -148,6 +148,6 @@ class Bars:
     def _print_alike(self) -> None:
         if self._alike and not self._quiet:
             first = gate_text(self._alike[0]).splitlines()[0]
-            names = listed(gate.id for gate in self._alike)
+            names = listed((gate.id for gate in self._alike), limit=len(self._alike))
             self._console.print(f"{names}: {first}", markup=False, highlight=False, soft_wrap=True)
         self._alike.clear()

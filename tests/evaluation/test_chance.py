@@ -55,8 +55,8 @@ def test_it_is_not_said_to_read_samples_so_under_attack_that_were_turned(tmp_pat
     (missed,) = brightness_gates(tmp_path, gate)
     assert (missed.verdict, missed.metrics["sensitivity"].value) == ("error", 0.8)
     assert (
-        "alike before any attack, though 10 of them are labelled otherwise: that it reads all but the 2 that were "
-        "turned so under attack shows nothing; check model.operating_point"
+        "alike before any attack, though 10 of them are labelled otherwise: that it goes on to read all but the "
+        "2 turned ones so under attack shows nothing; check model.operating_point"
     ) in missed.error
 
 

@@ -563,33 +563,7 @@ def test_counterexamples_of_which_the_report_says_nothing_are_counted(project):
         shutil.copy(next(folder.glob("pgd-2-255/*.png")), folder / name)
     code, said = _replayed(project)
     assert code == 0
-    assert "interrupted, 2 counterexamples beside it that it does not name and no gate of it leaves (pgd-2-255)" in said
-
-
-def test_counterexamples_that_gates_leave_are_told_from_those_that_none_leaves(project):
-    folder = project / "out" / "counterexamples"
-    image = next(folder.glob("pgd-2-255/*.png"))
-    (folder / "seen").mkdir(exist_ok=True)
-    for name in ("pgd-2-255/99999.png", "seen/99999.png"):
-        shutil.copy(image, folder / name)
-
-    def alter(report):
-        next(gate for gate in report["gates"] if gate["id"] == "seen").update(attack="fmn")
-
-    _rewritten(project, alter)
-    assert (
-        "1 counterexample beside it that it does not name, as its gates leave some (fmn also keeps what it finds "
-        "beyond ε), 1 counterexample beside it that it does not name and no gate of it leaves (pgd-2-255)"
-    ) in _replayed(project)[1]
-
-
-def test_counterexamples_beyond_a_minimum_norm_attack_s_budget_are_no_surprise(tmp_path):
-    brightness_project(tmp_path)
-    gates = "  - {id: nearest, attack: fmn, epsilon: 2/255, require: {accuracy: 0}}\n"
-    code, said = _replayed(run_in(tmp_path, gates))
-    assert code == 0
-    assert "counterexamples beside it that it does not name, as its gates leave some (fmn also keeps what" in said
-    assert "no gate of it leaves" not in said
+    assert "interrupted, 2 counterexamples beside it that it does not name (gates leave some that search" in said
 
 
 def test_pictures_of_another_machine_are_not_compared(project):

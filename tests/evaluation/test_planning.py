@@ -390,9 +390,11 @@ def test_the_order_of_a_run_is_told_where_it_is_not_the_file_s(tmp_path):
     run(load_policy(tmp_path / "policy.yaml"), progress=lambda what, _done, _of: came.append(what))
     assert result.order == ("clean", "small", "large", "asked")
     assert [name for name in dict.fromkeys(came) if name in result.order] == ["small", "large", "asked"]
-    assert "A run goes by budget: clean, small, large, asked." in render(plan_tables(result), width=80, color=False)
+    assert "counterexamples go by budget: clean, small, large, asked." in render(
+        plan_tables(result), width=99, color=False
+    )
     alone = planned(tmp_path, brightness_policy(gates, extra="evidence: isolated"))
-    assert "A run goes by budget" not in render(plan_tables(alone), width=80, color=False)
+    assert "go by budget" not in render(plan_tables(alone), width=80, color=False)
 
 
 def test_a_candidate_that_draws_is_planned_with_its_calls(tmp_path):

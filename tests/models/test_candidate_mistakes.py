@@ -228,10 +228,8 @@ def test_preprocessing_is_advised_where_it_may_help(error, likely, tmp_path, net
     assert str(error) in str(caught.value)
 
 
-@pytest.mark.parametrize("pool", [1, 4])
-def test_of_images_of_another_size_than_the_network_was_made_for_an_example_of_resize_is_given(pool, tmp_path):
-    """From small ones nothing is left to pool, or they come to another number of values than the last layer takes."""
-    layers = [nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(pool), nn.MaxPool2d(pool), nn.Flatten(), nn.Linear(8, 2)]
+def test_of_images_of_which_nothing_is_left_an_example_of_resize_is_given(tmp_path):
+    layers = [nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(4), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(8, 2)]
     torch.save(nn.Sequential(*layers), tmp_path / "net.pt")
     with pytest.raises(CandidateError) as caught:
         tiny.load(tmp_path / "net.pt", trust="pickle", architecture=None)
@@ -243,7 +241,22 @@ def test_of_images_of_another_size_than_the_network_was_made_for_an_example_of_r
     assert "such as [300, 300] (" in str(caught.value)
 
 
+def test_of_another_number_of_values_no_example_of_a_size_is_given(tmp_path):
+    """Larger images and other channels come to that, too."""
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(8, 2)), tmp_path / "net.pt")
+    with pytest.raises(CandidateError, match=r"does not take inputs of 1×6×5 .*; set model\.preprocess \(mat1"):
+        tiny.load(tmp_path / "net.pt", trust="pickle", architecture=None)
+
+
 # --- the weights and the architecture -------------------------------------------------------------------------------
+
+
+class LacksAnArgumentInside(nn.Module):
+    """No argument of its own would help."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(3)
 
 
 class OfAConfiguration(nn.Module):
@@ -269,6 +282,10 @@ class OfAConfiguration(nn.Module):
         (
             {"architecture": "tiny_models:tiny_net", "architecture_args": {"kernel": 3}},
             r"tiny_net\(kernel=3\) failed: TypeError: [^;]*$",
+        ),
+        (
+            {"architecture": "test_candidate_mistakes:LacksAnArgumentInside"},
+            r"Inside\(\) failed: TypeError: [^;]* missing 1 required positional argument: 'out_features'$",
         ),
         (
             {"architecture": "test_candidate_mistakes:OfAConfiguration"},

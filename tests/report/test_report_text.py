@@ -277,7 +277,13 @@ def test_the_larger_part_of_what_broke_is_told_if_other_attacks_found_it(own, st
         *outcomes(smaller, 0, 0, gate="pgd[2/255]"),
     )
     others = (gate(id="worst", attack="ensemble", parameters={}), gate(id="pgd[2/255]"))
-    assert found_elsewhere_text((*others, failing(samples=rows))) == line
+    assert found_elsewhere_text((*others, failing(samples=rows, threat=threat(4)))) == line
+
+
+def test_the_same_attack_within_the_same_budget_is_named():
+    twin = failing(samples=(*outcomes(1, 5, 0, gate="pgd[4/255]"), *outcomes(2, 0, 0, gate="pgd[2/255]")))
+    told = "pgd[4/255]: 2 of its 3 broken samples were found by other gates: 2 by pgd[2/255]\n"
+    assert found_elsewhere_text((gate(id="pgd[2/255]"), twin)) == told
 
 
 def test_the_table_has_a_row_a_gate_with_required_and_measured():

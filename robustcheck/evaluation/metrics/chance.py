@@ -32,7 +32,7 @@ def read_alike(read: Readings, turned: int) -> str | None:
     otherwise, every = int((read.labels != common).sum()), len(read.labels)
     if every < LEAST_SAMPLES or otherwise < min(LEAST_OTHERWISE, SHARE_OTHERWISE * every):
         return None
-    still = f"that it reads all but the {turned:,} that were turned so" if turned else "that it still does so"
+    still = f"that it goes on to read all but the {turned:,} turned ones so" if turned else "that it still does so"
     return (
         f"the candidate reads all {every} samples alike before any attack, though {otherwise} of them are "
         f"labelled otherwise: {still} under attack shows nothing; {_LOOK}"

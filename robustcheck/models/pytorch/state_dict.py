@@ -184,7 +184,8 @@ def build(
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         message = f"{reference}({given}) failed: {type(error).__name__}: {first_line(error)}"
-        raise CandidateError(f"{key}: {message}{_advice(error, key)}") from error
+        packaged = not own_sources(written_in(reference, make), folder=folder)
+        raise CandidateError(f"{key}: {message}{_advice(error, key, packaged=packaged)}") from error
     if not isinstance(module, torch.nn.Module):
         raise CandidateError(
             f"{key}: {reference} made an object of type {type(module).__name__}, not a torch.nn.Module"
@@ -193,11 +194,18 @@ def build(
     return module, own_sources(modules, folder=folder)
 
 
-def _advice(error: BaseException, key: str) -> str:
-    """What to do about an architecture that lacks an argument, or looks for files as those of `transformers` do."""
-    if isinstance(error, OSError):
+def _advice(error: BaseException, key: str, *, packaged: bool) -> str:
+    """What to do about an architecture that lacks an argument, or looks for files as those of `transformers` do.
+
+    Args:
+        error: of the call, or of what it calls, which `architecture_args` does not reach.
+        key: where the policy names the architecture.
+        packaged: the architecture does not lie beside the policy.
+    """
+    if isinstance(error, OSError) and packaged:
         return f"; {_WRITE_A_FUNCTION}"
-    if isinstance(error, TypeError) and _ARGUMENT_MISSING.search(str(error)):
+    at_the_call = error.__traceback__ is not None and error.__traceback__.tb_next is None
+    if at_the_call and isinstance(error, TypeError) and _ARGUMENT_MISSING.search(str(error)):
         return f"; state it in {key}_args, or, {_WRITE_A_FUNCTION}"
     return ""
 
