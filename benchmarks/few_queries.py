@@ -20,7 +20,7 @@ from benchmarks.results import table
 from robustcheck.policy import ATTACKS
 
 LIMITS = (10, 25, 50, 75, 100, 150)
-_RAYS_BEGIN = 90  # queries
+_RAYS_BEGIN = 108  # queries
 
 
 def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:

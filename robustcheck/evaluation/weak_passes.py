@@ -16,7 +16,7 @@ from robustcheck.evaluation.patches.task import training_steps
 from robustcheck.evaluation.search.ledger import unknown
 from robustcheck.evaluation.setting import Setting
 from robustcheck.evaluation.standing import Standing
-from robustcheck.policy import FGSMSpec, Gate, PatchSpec, RP2Spec
+from robustcheck.policy import FGSMSpec, Gate, PatchSpec, RP2Spec, SlowToBegin
 from robustcheck.results import Cost, Finding, HealthCheck
 from robustcheck.results.agreed import WORST_SUBGROUP
 from robustcheck.words import listed, plural
@@ -84,13 +84,14 @@ def _few_queries(standing: Standing) -> str | None:
     if _has_worked(standing) and not gate.by_patterns:
         return None
     steps = gate.queries // gate.attack.queries_a_step
-    if steps >= FEWEST_STEPS:
+    enough = max(FEWEST_STEPS, gate.attack.begins_after if isinstance(gate.attack, SlowToBegin) else 0)
+    if steps >= enough:
         return None
     instead = ", and is spent on random stripes and blocks, which turn more" if gate.by_patterns else ""
     return (
         f"queries: {gate.queries} pays for at most {plural(steps, 'step')} of {gate.attack_name}{instead}: a pass is "
         "about an adversary who may ask no more than that, not about the network; unless nobody can ask more, give "
-        f"{gate.attack.queries_a_step * FEWEST_STEPS} (ten steps) or more"
+        f"{gate.attack.queries_a_step * enough} ({enough} steps) or more"
     )
 
 

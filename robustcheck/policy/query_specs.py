@@ -199,7 +199,7 @@ class RaySSpec(SlowToBegin):
     needs = "labels, epsilon (L∞), queries"
     source = "Chen, Gu 2020, arXiv 2006.12792, algorithm 3"
     knowledge = "label"
-    begins_after = 10
+    begins_after = 12
     linf_only = True
 
     name: Literal["rays"]
