@@ -21,6 +21,7 @@ from robustcheck.policy import ATTACKS
 
 LIMITS = (10, 25, 50, 75, 100, 150)
 _RAYS_BEGIN = 108  # queries
+_SLOW = ("square", "partial_information", "label_only", "rays")
 
 
 def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
@@ -30,8 +31,8 @@ def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
         attacks: dict[str, dict[str, Any]] = {
             "noise": {"name": "noise"},
             "patterns": {"name": "rays" if limit < _RAYS_BEGIN else "label_only"},  # which begin later than that
-            **{name: {"name": name} for name in ("nes", "square", "hopskipjump")},
-            **{name: {"name": name, "patterns": False} for name in ("partial_information", "label_only", "rays")},
+            **{name: {"name": name} for name in ("nes", "hopskipjump")},
+            **{name: {"name": name, "patterns": False} for name in _SLOW},
         }
         for row, attack in attacks.items():
             if limit >= ATTACKS[attack["name"]].model_validate(attack).least_queries:

@@ -99,13 +99,14 @@ class NESSpec(_Estimating):
         return self.least_queries
 
 
-class SquareSpec(AttackEntry):
+class SquareSpec(SlowToBegin):
     """Random search that asks for scores only."""
 
     summary = "square attack: random squares of ±ε, kept if they raise the loss; asks for scores, not gradients"
     needs = "scores, epsilon (L∞), queries"
     source = "Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049, algorithms 1 and 2"
     knowledge = "scores"
+    begins_after = 20
     linf_only = True
 
     name: Literal["square"]

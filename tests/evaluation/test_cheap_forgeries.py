@@ -218,7 +218,8 @@ ASKING = """
     queries: 600
     require: {accuracy: 0}
   - {id: other, attack: square, epsilon: 8/255, queries: 600, require: {accuracy: 0}}
-  - {id: twice, attack: {name: square, restarts: 2}, epsilon: 8/255, queries: 31, require: {accuracy: 0}}
+  - {id: twice, attack: {name: square, restarts: 2, patterns: false}, epsilon: 8/255, queries: 31,
+     require: {accuracy: 0}}
   - {id: lonely, attack: {name: label_only, patterns: false}, epsilon: 8/255, queries: 120, require: {accuracy: 0}}
   - {id: hsj, attack: hopskipjump, epsilon: 4/255, queries: 100, require: {accuracy: 0}}
   - {id: near, attack: partial_information, epsilon: 4/255, queries: 150, require: {accuracy: 0}}
