@@ -21,7 +21,7 @@ from robustcheck.policy import ATTACKS
 
 LIMITS = (10, 25, 50, 75, 100, 150)
 _RAYS_BEGIN = 108  # queries
-_SLOW = ("square", "partial_information", "label_only", "rays")
+_SLOW = ("square", "hopskipjump", "partial_information", "label_only", "rays")
 
 
 def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
@@ -31,7 +31,7 @@ def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
         attacks: dict[str, dict[str, Any]] = {
             "noise": {"name": "noise"},
             "patterns": {"name": "rays" if limit < _RAYS_BEGIN else "label_only"},  # which begin later than that
-            **{name: {"name": name} for name in ("nes", "hopskipjump")},
+            "nes": {"name": "nes"},
             **{name: {"name": name, "patterns": False} for name in _SLOW},
         }
         for row, attack in attacks.items():

@@ -132,7 +132,7 @@ class PartialInformationSpec(_Shrinking):
     needs = "scores of the k best labels, epsilon, queries; other images of the wanted label among the samples"
     source = "Ilyas, Engstrom, Athalye, Lin 2018, arXiv 1804.08598, algorithm 2"
     knowledge = "top-k"
-    begins_after = 2
+    begins_after = 3
 
     name: Literal["partial_information"]
     k: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(1, description="how many labels an answer shows")
@@ -161,13 +161,14 @@ class LabelOnlySpec(_Shrinking):
         return self.samples * self.copies
 
 
-class HopSkipJumpSpec(AttackEntry):
+class HopSkipJumpSpec(SlowToBegin):
     """From an image of the wanted label along the border to the sample, seeing labels only."""
 
     summary = "walks along the decision border from an image of the wanted label towards the sample; asks for labels"
     needs = "labels, epsilon, queries; other images of the wanted label among the samples, or noise read as that label"
     source = "Chen, Jordan, Wainwright 2020, arXiv 1904.02144, algorithm 2"
     knowledge = "label"
+    begins_after = 2
 
     name: Literal["hopskipjump"]
     samples: Annotated[StrictInt, Field(ge=2, le=10_000)] = Field(

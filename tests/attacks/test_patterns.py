@@ -75,7 +75,8 @@ def test_what_is_tried_of_a_sample_does_not_depend_on_others():
 
 
 @pytest.mark.parametrize(
-    ("name", "queries"), [("square", 20), ("rays", 108), ("partial_information", 102), ("label_only", 153)]
+    ("name", "queries"),
+    [("square", 20), ("rays", 108), ("hopskipjump", 102), ("partial_information", 153), ("label_only", 153)],
 )
 def test_queries_too_few_to_begin_are_patterns_unless_the_attack_is_to_be_itself(name, queries):
     spec, itself = ATTACKS[name](name=name), ATTACKS[name](name=name, patterns=False)

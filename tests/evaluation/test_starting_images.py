@@ -175,7 +175,8 @@ def test_all_stages_of_a_gate_that_may_stop_share_them(tmp_path, monkeypatch):
     brightness_project(tmp_path, levels=(126, 129) * 20)
     made, begin = [], StartingImages.__init__
     monkeypatch.setattr(StartingImages, "__init__", lambda self, *a, **k: (made.append(self), begin(self, *a, **k))[1])
-    gate = "\n  - {id: gate, attack: label_only, epsilon: 1/255, queries: 60, require: {accuracy: 0.5}}\n"
+    gate = "\n  - {id: gate, attack: {name: label_only, patterns: false}, epsilon: 1/255, queries: 60,"
+    gate += " require: {accuracy: 0.5}}\n"
     (tmp_path / "policy.yaml").write_text(brightness_policy(gate, extra="decision: {stop: determined}"))
     (found,) = run(load_policy(tmp_path / "policy.yaml")).gates
     assert found.stopped.needed > 16, "two stages at least"
