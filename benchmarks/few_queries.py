@@ -17,11 +17,10 @@ from benchmarks.candidates import CANDIDATES
 from benchmarks.gating import accuracy, gated
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
-from robustcheck.policy import ATTACKS
+from robustcheck.policy import ATTACKS, SlowToBegin
 
 LIMITS = (10, 25, 50, 75, 100, 150)
-_RAYS_BEGIN = 108  # queries
-_SLOW = ("square", "hopskipjump", "partial_information", "label_only", "rays")
+_SLOW = {name: spec for name, spec in ATTACKS.items() if issubclass(spec, SlowToBegin)}
 
 
 def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
@@ -30,7 +29,7 @@ def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
     for limit in LIMITS:
         attacks: dict[str, dict[str, Any]] = {
             "noise": {"name": "noise"},
-            "patterns": {"name": "rays" if limit < _RAYS_BEGIN else "label_only"},  # which begin later than that
+            "patterns": {"name": _by_patterns(limit)},
             "nes": {"name": "nes"},
             **{name: {"name": name, "patterns": False} for name in _SLOW},
         }
@@ -39,6 +38,16 @@ def gates_of(epsilon: str) -> dict[tuple[str, int], dict[str, Any]]:
                 given = {"attack": attack, "epsilon": epsilon, "queries": limit}
                 gates[row, limit] = {"id": f"{row}-{limit}", **given}
     return gates
+
+
+def _by_patterns(queries: int) -> str:
+    """An attack that may ask so often, and for which patterns stand then."""
+    specs = {name: spec.model_validate({"name": name}) for name, spec in _SLOW.items()}
+    return next(
+        name
+        for name, spec in specs.items()
+        if spec.least_queries <= queries and spec.by_patterns(queries=queries, norm="linf", goal="untargeted")
+    )
 
 
 def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
