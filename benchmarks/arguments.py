@@ -11,11 +11,17 @@ from benchmarks.machine import cores
 
 
 def add_common(parser: argparse.ArgumentParser, *, rounds: int | None = None) -> None:
-    """Add --threads and --archive; and --rounds, with its default, where anything is measured more than once."""
+    """Add what a benchmark that publishes tables takes: --threads, --archive, --out; --rounds if there are several."""
     if rounds:
         parser.add_argument(
             "--rounds", type=positive, default=rounds, metavar="N", help=f"how often each runs (default: {rounds})"
         )
+    add_machine(parser)
+    parser.add_argument("--out", type=_to_write, metavar="FILE", help="where to write the tables as well")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add what depends on the machine: --threads and --archive."""
     parser.add_argument(
         "--threads",
         type=positive,
@@ -32,9 +38,19 @@ def add_common(parser: argparse.ArgumentParser, *, rounds: int | None = None) ->
     )
 
 
-def add_out(parser: argparse.ArgumentParser) -> None:
-    """Add --out."""
-    parser.add_argument("--out", type=_to_write, metavar="FILE", help="where to write the tables as well")
+def add_attacked(parser: argparse.ArgumentParser) -> None:
+    """Add what adversaries who ask attack: --candidates, --epsilon, --images."""
+    shipped = [name for name, known in CANDIDATES.items() if known.shipped]
+    parser.add_argument(
+        "--candidates",
+        nargs="+",
+        choices=list(CANDIDATES),
+        default=shipped,
+        metavar="NAME",
+        help=f"which to attack, of {', '.join(CANDIDATES)} (default: {' '.join(shipped)})",
+    )
+    parser.add_argument("--epsilon", nargs="+", default=["8/255"], metavar="ε", help="budgets in L∞ (default: 8/255)")
+    parser.add_argument("--images", type=positive, metavar="N", help="X-rays of the test split (default: all)")
 
 
 def positive(text: str) -> int:

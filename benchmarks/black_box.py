@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.arguments import add_common, positive
+from benchmarks.arguments import add_attacked, add_common
 from benchmarks.candidates import CANDIDATES
 from benchmarks.gating import accuracy, gated
 from benchmarks.page import provenance, publish
@@ -84,14 +84,7 @@ def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.black_box", description=__doc__)
-    parser.add_argument(
-        "--candidates",
-        nargs="+",
-        choices=list(CANDIDATES),
-        default=["cnn-standard", "cnn-hardened"],
-        metavar="NAME",
-        help=f"which to attack, of {', '.join(CANDIDATES)} (default: the first two)",
-    )
+    add_attacked(parser)
     parser.add_argument(
         "--attacks",
         nargs="+",
@@ -100,14 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help=f"of {'; '.join(ATTACKS)} (default: all)",
     )
-    parser.add_argument("--epsilon", nargs="+", default=["8/255"], metavar="ε", help="budgets in L∞ (default: 8/255)")
-    parser.add_argument("--images", type=positive, metavar="N", help="X-rays of the test split (default: all)")
     add_common(parser)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     return publish(
         [provenance("black_box", arguments, threads=given.threads)],
         (section(candidate, epsilon, given) for candidate in given.candidates for epsilon in given.epsilon),
+        out=given.out,
     )
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.arguments import add_common, positive
+from benchmarks.arguments import add_attacked, add_common
 from benchmarks.candidates import CANDIDATES
 from benchmarks.gating import accuracy, gated
 from benchmarks.page import provenance, publish
 from benchmarks.results import table
+from benchmarks.training import ensure
 from robustcheck.policy import ATTACKS, SlowToBegin
 
 LIMITS = (10, 25, 50, 75, 100, 150)
@@ -53,6 +54,7 @@ def _by_patterns(queries: int) -> str:
 def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
     """One candidate's table at one ε."""
     candidate, asked = CANDIDATES[name], gates_of(epsilon)
+    ensure(candidate, given.archive)
     found = gated(candidate, list(asked.values()), given.archive, samples=given.images)
     rows = [
         [row, *(f"{accuracy(found[f'{row}-{limit}']):.3f}" if (row, limit) in asked else "" for limit in LIMITS)]
@@ -68,16 +70,14 @@ def section(name: str, epsilon: str, given: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.few_queries", description=__doc__)
-    shipped = [name for name, candidate in CANDIDATES.items() if candidate.shipped]
-    parser.add_argument("--candidates", nargs="+", choices=shipped, default=shipped, metavar="NAME")
-    parser.add_argument("--epsilon", nargs="+", default=["8/255"], metavar="ε", help="budgets in L∞ (default: 8/255)")
-    parser.add_argument("--images", type=positive, metavar="N", help="X-rays of the test split (default: all)")
+    add_attacked(parser)
     add_common(parser)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     return publish(
         [provenance("few_queries", arguments, threads=given.threads)],
         (section(candidate, epsilon, given) for candidate in given.candidates for epsilon in given.epsilon),
+        out=given.out,
     )
 
 

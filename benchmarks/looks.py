@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_common(parser, rounds=9)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    return publish([provenance("looks", arguments, threads=given.threads)], _tables(given))
+    return publish([provenance("looks", arguments, threads=given.threads)], _tables(given), out=given.out)
 
 
 def _tables(given: argparse.Namespace) -> Iterator[str]:

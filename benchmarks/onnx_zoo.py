@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from benchmarks.arguments import add_common, positive
+from benchmarks.arguments import add_machine, positive
 from benchmarks.images import Split
 
 TORCHVISION = """
@@ -314,7 +314,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     parser.add_argument(
         "--images", type=positive, default=6, metavar="N", help="how many X-rays are attacked (default: %(default)s)"
     )
-    add_common(parser)
+    add_machine(parser)
     asked = parser.parse_args(arguments)
     usual, more = [*TORCHVISION, *(f"monai:{name}" for name in MONAI)], [f"timm:{name}" for name in TIMM]
     if unknown := set(asked.only).difference(usual, more):

@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(given.threads)
     packages = [ART.package] if ART.installed else []
     said = provenance("patches", arguments, threads=given.threads, packages=packages)
-    return publish([f"{said} {CANDIDATES[given.candidate].title}."], _tables(CANDIDATES[given.candidate], given))
+    candidate = CANDIDATES[given.candidate]
+    return publish([f"{said} {candidate.title}."], _tables(candidate, given), out=given.out)
 
 
 def _tables(candidate: Candidate, given: argparse.Namespace) -> Iterator[str]:

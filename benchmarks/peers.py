@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.arguments import add_common, add_out, candidate, positive
+from benchmarks.arguments import add_common, candidate, positive
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.images import write_part
 from benchmarks.job import Job
@@ -128,7 +128,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=positive, default=40, metavar="N", help="PGD's steps (default: 40)")
     parser.add_argument("--batch", type=positive, default=128, metavar="N", help="images at once (default: 128)")
     add_common(parser, rounds=3)
-    add_out(parser)
     return parser.parse_args(arguments)
 
 

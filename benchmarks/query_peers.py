@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.arguments import add_common, add_out, candidate, positive
+from benchmarks.arguments import add_common, candidate, positive
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.images import write_part
 from benchmarks.libraries import LIBRARIES
@@ -133,7 +133,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--l2", metavar="ε", help="budget in L2 (default: 0.5, cnn-hardened: 1.5)")
     parser.add_argument("--batch", type=positive, default=128, metavar="N", help="peers' images at once (default: 128)")
     add_common(parser, rounds=3)
-    add_out(parser)
     given = parser.parse_args(arguments)
     for name in given.pairs:
         if given.queries < PAIRS[name].least:

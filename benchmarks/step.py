@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     given = _parse(arguments)
     torch.set_num_threads(given.threads)
-    return publish([provenance("step", arguments, threads=given.threads)], _tables(given))
+    return publish([provenance("step", arguments, threads=given.threads)], _tables(given), out=given.out)
 
 
 def _tables(given: argparse.Namespace) -> Iterator[str]:

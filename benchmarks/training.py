@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.arguments import add_common
+from benchmarks.arguments import add_machine
 from benchmarks.candidates import CANDIDATES, Candidate, Preprocess, Recipe, Stage
 from benchmarks.images import Split
 
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help=f"of {', '.join(trained)} (default: all)",
     )
-    add_common(parser)
+    add_machine(parser)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     for name in given.candidates:
