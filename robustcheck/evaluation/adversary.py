@@ -5,6 +5,8 @@ What it wants, what it may ask, and where its counterexamples may lie.
 
 from __future__ import annotations
 
+import numpy as np
+
 from robustcheck.data import load_area
 from robustcheck.errors import DataError
 from robustcheck.evaluation.setting import Setting
@@ -25,6 +27,12 @@ def goal_of(gate: Gate, setting: Setting) -> Goal:
         positive=head.positive,
         multilabel=head.multilabel,
     )
+
+
+def worth_attacking(goal: Goal, setting: Setting, samples: np.ndarray) -> list[int]:
+    """Those of these samples (M,), by number and in their order, that are worth attacking; see `Goal.attackable`."""
+    attackable = goal.attackable(setting.decisions, setting.labels).numpy()
+    return [int(sample) for sample in samples[attackable[samples]]]
 
 
 def wants_more(own: Gate | Threat, other: Gate | Threat) -> bool:

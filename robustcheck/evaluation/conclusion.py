@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from robustcheck.evaluation.adversary import worth_attacking
 from robustcheck.evaluation.cost import Account
 from robustcheck.evaluation.findings import findings, nothing_right
 from robustcheck.evaluation.health.checks import (
@@ -125,7 +126,7 @@ def judged_as(
         return "error", _nothing_to_attack(gate)
     if verdict == "fail":  # what was found is verified, whatever was missed
         return verdict, None
-    if not standing.goal.attackable(setting.decisions, setting.labels)[standing.among].any():
+    if not worth_attacking(standing.goal, setting, standing.among):
         return "error", nothing_right(gate, setting)
     if verdict == "error":
         return verdict, undefined(gate, metrics)
@@ -178,14 +179,14 @@ def _undercut_as_a_whole(standing: Standing) -> str | None:
 def vacuous_in(standing: Standing) -> Vacuous | None:
     """Requirements that no attack could fail, over all samples the gate may look at."""
     setting, bounds = standing.setting, standing.gate.bounds
-    attackable = standing.goal.attackable(setting.decisions, setting.labels).numpy()[standing.among]
-    every = replace(standing, judged=standing.among, attacked=standing.among[attackable].tolist())
+    attacked = worth_attacking(standing.goal, setting, standing.among)
+    every = replace(standing, judged=standing.among, attacked=attacked)
 
     def required(lost: Mapping[int, Entry]) -> Mapping[str, Metric]:
         return every.measurement(dict(lost)).required(bounds)
 
-    in_a_finding = turned_in_a_finding(standing.goal, setting, every.attacked)
-    return Vacuous.among(bounds, required, every.attacked, setting.rule, in_a_finding=in_a_finding)
+    in_a_finding = turned_in_a_finding(standing.goal, setting, attacked)
+    return Vacuous.among(bounds, required, attacked, setting.rule, in_a_finding=in_a_finding)
 
 
 def _distrusted(

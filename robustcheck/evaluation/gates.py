@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from robustcheck.evaluation.adversary import worth_attacking
 from robustcheck.evaluation.conclusion import conclude, examine_gradients
 from robustcheck.evaluation.controls import Controlled, grid_of, plain_stickers, seen_unattacked
 from robustcheck.evaluation.cost import Account
@@ -75,10 +76,9 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stoppin
     setting = search.setting
     found = search.begin()
     searched = 0
-    attackable = search.goal.attackable(setting.decisions, setting.labels).numpy()
     for end in stages(setting):
-        search.run([sample for sample in setting.order[searched:end].tolist() if attackable[sample]], found)
-        stopping = Stopping.after(_known(search, found, attackable, loaded), searched, end)
+        search.run(worth_attacking(search.goal, setting, setting.order[searched:end]), found)
+        stopping = Stopping.after(_known(search, found, loaded), searched, end)
         if stopping.needed is not None:
             break
         searched = end
@@ -87,13 +87,13 @@ def _until_decided(search: Search, loaded: Sequence[LoadedSurrogate]) -> Stoppin
     return stopping
 
 
-def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequence[LoadedSurrogate]) -> Standing:
-    """What the searches came to so far, on all samples; `attackable` (N,) says which are worth attacking."""
+def _known(search: Search, found: Found, loaded: Sequence[LoadedSurrogate]) -> Standing:
+    """What the searches came to so far, on all samples."""
     gate, setting, family, levels = search.gate, search.setting, search.family, search.levels
-    broken = {
-        sample: entry for sample, entry in setting.memory.ledger.within(family, levels).items() if attackable[sample]
-    }
-    verified = [*setting.memory.ledger.scores_within(family, levels), found.trace.scores]
+    attacked, ledger = worth_attacking(search.goal, setting, setting.order), setting.memory.ledger
+    within = ledger.within(family, levels)
+    broken = {sample: within[sample] for sample in attacked if sample in within}
+    verified = [*ledger.scores_within(family, levels), found.trace.scores]
     told = not (gate.descending and found.inherited)  # scores at a larger budget are not scores at this one
     return Standing(
         gate=gate,
@@ -101,7 +101,7 @@ def _known(search: Search, found: Found, attackable: np.ndarray, loaded: Sequenc
         goal=search.goal,
         among=setting.order,
         judged=setting.order,
-        attacked=setting.order[attackable[setting.order]].tolist(),
+        attacked=attacked,
         broken=broken,
         positive_probabilities=most_adverse(setting, verified, broken) if told else None,
         finding_probabilities=_finding_probabilities(search, found, broken) if told else None,

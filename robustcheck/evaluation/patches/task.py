@@ -14,7 +14,7 @@ from robustcheck.data import Area, load_area
 from robustcheck.data.areas import BoxTable
 from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
-from robustcheck.evaluation.adversary import goal_of
+from robustcheck.evaluation.adversary import goal_of, worth_attacking
 from robustcheck.evaluation.image_files import ImageWriter
 from robustcheck.evaluation.looks.choice import conditions_of, viewer_of
 from robustcheck.evaluation.looks.look import Viewer
@@ -87,8 +87,7 @@ class PatchTask:
     @cached_property
     def attacked(self) -> list[int]:
         """Numbers of the judged samples that are worth attacking."""
-        attackable = self.goal.attackable(self.setting.decisions, self.setting.labels)[self.judged]
-        return [int(sample) for sample in self.judged[attackable.numpy()]]
+        return worth_attacking(self.goal, self.setting, self.judged)
 
     @cached_property
     def pool(self) -> Pool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robustcheck.errors import EvaluationError
-from robustcheck.evaluation.adversary import goal_of
+from robustcheck.evaluation.adversary import goal_of, worth_attacking
 from robustcheck.evaluation.evaluation import Evaluation
 from robustcheck.evaluation.failures import as_evaluation_error
 from robustcheck.evaluation.health.examination import is_asked_with_noise, is_examined
@@ -124,12 +124,10 @@ class _Planner:
         known = seen and not isinstance(gate.attack, PatchSpec)
         probabilities = most_adverse_of_findings(setting, [], {}) if known else None
         every = readings(setting, {}, most_adverse(setting, [], {}), probabilities)
-        if gate.attack is None:
-            return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=[])
         if not isinstance(gate.attack, PatchSpec):
-            attackable = goal_of(gate, setting).attackable(setting.decisions, setting.labels)
-            attacked = attackable.nonzero().flatten().tolist()
-            return _Scope(every=every, judged=np.arange(len(setting.labels)), attacked=attacked)
+            judged = np.arange(len(setting.labels))
+            attacked = [] if gate.attack is None else worth_attacking(goal_of(gate, setting), setting, judged)
+            return _Scope(every=every, judged=judged, attacked=attacked)
         task = PatchTask.of(gate, setting)
         task.check()
         return _Scope(every=every, judged=task.judged, attacked=task.attacked, task=task)

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
+from robustcheck.evaluation.adversary import worth_attacking
 from robustcheck.evaluation.conclusion import checks_of
 from robustcheck.evaluation.patches.gates import names_of_controls
 from robustcheck.evaluation.patches.task import PatchTask
@@ -126,11 +127,10 @@ def of_decision(result: GateResult, standing: Standing) -> Iterator[str]:
         return
     if setting.candidate.randomness is not None:
         return
-    attackable = standing.goal.attackable(setting.decisions, setting.labels).numpy()
     known = replace(
         standing,
         judged=setting.order,
-        attacked=setting.order[attackable[setting.order]].tolist(),
+        attacked=worth_attacking(standing.goal, setting, setting.order),
         controlled=(),  # these come afterwards
         rule=setting.rule,
     )
