@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import chain
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -30,9 +29,6 @@ from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import FORMATS
 from robustcheck.results import FileInfo, ModelInfo
 from robustcheck.words import listed, printable
-
-if TYPE_CHECKING:
-    from robustcheck.models.fast import fast_form
 
 _PROBED = 4  # samples that are asked about twice, together and alone
 _COMPARED = 16  # samples on which another form of the network, or another layout, is compared with it
@@ -195,15 +191,15 @@ def _search_forms(
         logits = replace(head, outputs_probabilities=False)
         # Where a network is sure, other logits may be as sure: it is less so between images.
         compared = [*example, *((some + some.roll(1, dims=0)) / 2 for some in example)]
-        if fast_form.alike(module, without, compared, _scale(head), _scale(logits)):
+        if fast_form.alike(module, without, compared, head, logits):
             form, search_form = without, (bare := SearchForm(forward=without, head=logits, error=0.0))
             notes.append(f"searches use the input of its last {head.ending}, where gradients do not vanish")
     seen = head if bare is None else bare.head
-    if spec.precision == "auto" and (found := fast_form.faster(form, example, _scale(seen))) is not None:
+    if spec.precision == "auto" and (found := fast_form.faster(form, example, seen)) is not None:
         error = found.error
         if network.twin is not None:
             most = _SURE if head.outputs_probabilities else inf
-            error += fast_form.margin_error(network.forward, network.twin, example, _scale(head), most=most)
+            error += fast_form.margin_error(network.forward, network.twin, example, head, most=most)
         search_form = SearchForm(forward=found.forward, head=seen, error=error)
         notes.append(f"searches use a faster form of it ({found.words}); verdicts are its own, in float32")
     return search_form, bare, tuple(notes)
@@ -224,15 +220,6 @@ def _steepness(form: SearchForm, preprocess: Preprocess, chunks: Chunks, images:
 
     every = chunks(gradient, images)[0].flatten(1)
     return {norm: float(every.norm(p=dual, dim=1).median()) for norm, dual in (("linf", 1), ("l2", 2))}
-
-
-def _scale(head: AnyHead) -> fast_form.ScoreScale:
-    from robustcheck.models.fast import fast_form
-
-    return fast_form.ScoreScale(
-        probabilities=lambda raw: head.probabilities(head.logits(rows(raw, len(raw)))),
-        margins=lambda raw: head.margins(head.logits(rows(raw, len(raw)))),
-    )
 
 
 def _spread(alike: Sequence[int], head: AnyHead, logits: torch.Tensor, seed: int) -> list[int]:

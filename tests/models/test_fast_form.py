@@ -247,15 +247,11 @@ def test_probabilities_that_round_to_an_end_are_no_distance():
     head = Head(
         labels=("a", "b"), binary=True, outputs_probabilities=True, positive=None, operating_point=None, found=""
     )
-    scale = fast_form.ScoreScale(
-        probabilities=lambda raw: head.probabilities(head.logits(raw)),
-        margins=lambda raw: head.margins(head.logits(raw)),
-    )
     almost = 1 - 2.0**-24
     scores = [torch.tensor([[almost], [0.5]])]
-    same = fast_form.margin_error(lambda one: one, lambda one: one + (one == almost) * 2.0**-24, scores, scale, most=10)
+    same = fast_form.margin_error(lambda one: one, lambda one: one + (one == almost) * 2.0**-24, scores, head, most=10)
     assert same == 0
-    shifted = fast_form.margin_error(lambda one: one, lambda one: one + (one == 0.5) * 0.01, scores, scale, most=10)
+    shifted = fast_form.margin_error(lambda one: one, lambda one: one + (one == 0.5) * 0.01, scores, head, most=10)
     assert shifted == pytest.approx(0.04, rel=0.01)
 
 

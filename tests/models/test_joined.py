@@ -428,7 +428,7 @@ def test_searches_in_bfloat16_ask_large_networks_so(monkeypatch, make, asked):
     monkeypatch.setattr(fast_form, "_multiplies_bfloat16", lambda _device: True)
     torch.manual_seed(0)
     network = make().eval().requires_grad_(False)
-    form = faster(network, [torch.rand(2, 1, 9, 9)], tiny.SCALE)
+    form = faster(network, [torch.rand(2, 1, 9, 9)], tiny.HEAD)
     assert "bfloat16" in form.words
     forward, layers = Joined.forward, []
     monkeypatch.setattr(Joined, "forward", lambda self, *given: layers.append(self) or forward(self, *given))
@@ -442,4 +442,4 @@ def test_without_onednn_layers_stay(monkeypatch):
     monkeypatch.setattr(fast_form, "can_pack", lambda: False)
     monkeypatch.setattr(Joined, "__init__", None)
     torch.manual_seed(0)
-    assert faster(Large().eval().requires_grad_(False), [torch.rand(2, 1, 9, 9)], tiny.SCALE) is not None
+    assert faster(Large().eval().requires_grad_(False), [torch.rand(2, 1, 9, 9)], tiny.HEAD) is not None

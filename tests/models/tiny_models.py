@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robustcheck.models import Candidate, load_candidate
-from robustcheck.models.fast.fast_form import ScoreScale
+from robustcheck.models.head import Head
 from robustcheck.models.network import Forward, Network
 from robustcheck.policy import ModelSpec
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 6, 5
-SCALE = ScoreScale(probabilities=lambda scores: scores.softmax(1), margins=lambda scores: scores - scores.flip(1))
-"""How logits of two labels are read."""
+HEAD = Head(labels=("a", "b"), binary=False, outputs_probabilities=False, positive=None, operating_point=None, found="")
+"""Of a network that gives logits of two labels."""
 
 
 class TinyNet(nn.Module):

@@ -11,7 +11,7 @@ that does not agree with the artefact is not used.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,8 @@ from robustcheck.models.fast.packed import can_pack
 from robustcheck.models.fast.pre_activation import shift_pre_activations
 from robustcheck.models.fast.tidying import tidy
 from robustcheck.models.fast.two_parts import InTwoParts
-from robustcheck.models.network import Forward, freeze
+from robustcheck.models.multilabel_head import AnyHead
+from robustcheck.models.network import Forward, freeze, rows
 
 _WORK_IN_CONVOLUTIONS = 0.8  # share of the multiplications, from which bfloat16 pays on a CPU
 _MANY_WEIGHTS = 2**20  # in convolutions, from which laying them out once pays (ARCHITECTURE.md)
@@ -39,14 +40,6 @@ _Layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreScale:
-    """How raw scores are read, so that two forms of a network can be compared."""
-
-    probabilities: Callable[[torch.Tensor], torch.Tensor]  # (N, K) of raw scores
-    margins: Callable[[torch.Tensor], torch.Tensor]  # (N, K) of raw scores: how far each label is from turning
-
-
-@dataclass(frozen=True, kw_only=True)
 class Faster:
     """Another form of a network."""
 
@@ -55,47 +48,44 @@ class Faster:
     error: float  # the largest difference of its margins from those of the network
 
 
-def alike(
-    module: Forward, other: Forward, example: Sequence[torch.Tensor], scale: ScoreScale, other_scale: ScoreScale
-) -> bool:
-    """Whether two forms of a network give the same probabilities on example inputs."""
+def alike(module: Forward, other: Forward, example: Sequence[torch.Tensor], head: AnyHead, other_head: AnyHead) -> bool:
+    """Whether two forms of a network, each read by its head, give the same probabilities on example inputs."""
     try:
         with torch.no_grad():
-            apart = [
-                (scale.probabilities(module(some.clone())) - other_scale.probabilities(other(some.clone()))).abs().max()
-                for some in example
-            ]
+            ours = [_probabilities(head, module(some.clone())) for some in example]
+            theirs = [_probabilities(other_head, other(some.clone())) for some in example]
+            apart = [float((one - another).abs().max()) for one, another in zip(ours, theirs, strict=True)]
     except Exception:  # noqa: BLE001 (a form that does not run at all)
         return False
-    return all(bool(difference <= _PROBABILITIES_AGREE) for difference in apart)  # a NaN is not equal
+    return all(difference <= _PROBABILITIES_AGREE for difference in apart)  # a NaN is not equal
 
 
 def margin_error(
-    artefact: Forward, twin: Forward, example: Sequence[torch.Tensor], scale: ScoreScale, *, most: float
+    artefact: Forward, twin: Forward, example: Sequence[torch.Tensor], head: AnyHead, *, most: float
 ) -> float:
     """The largest difference of margins between an artefact and its twin, where margins count up to `most`."""
     with torch.no_grad():
         ours, theirs = (
-            torch.cat([scale.margins(ask(some)).clamp(-most, most) for some in example]) for ask in (twin, artefact)
+            torch.cat([_margins(head, ask(some)).clamp(-most, most) for some in example]) for ask in (twin, artefact)
         )
     return float((ours - theirs).abs().nan_to_num(0).max())
 
 
-def faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScale) -> Faster | None:
+def faster(module: nn.Module, example: Sequence[torch.Tensor], head: AnyHead) -> Faster | None:
     """A faster form of a network; None if there is none that runs and agrees.
 
     Args:
         module: float32, in evaluation mode; it is not changed.
         example: batches of inputs (N, C, H, W) that fit, on its device.
-        scale: how its raw scores are read.
+        head: how its raw scores are read.
     """
     try:
-        return _faster(module, example, scale)
+        return _faster(module, example, head)
     except Exception:  # noqa: BLE001 (a network's code may rely on a layout or a type: then it is asked as it is)
         return None
 
 
-def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScale) -> Faster | None:
+def _faster(module: nn.Module, example: Sequence[torch.Tensor], head: AnyHead) -> Faster | None:
     if not any(isinstance(layer, _Layers) and not isinstance(layer, nn.Linear) for layer in module.modules()):
         return None
     device, image = example[0].device, example[0][:1].clone()  # some networks write into what they are given
@@ -106,13 +96,13 @@ def _faster(module: nn.Module, example: Sequence[torch.Tensor], scale: ScoreScal
     if _multiplies_bfloat16(device) and _convolves(folded, image):
         laid_out = copy.deepcopy(folded).to(memory_format=torch.channels_last)
         forward = _channels_last(_in_bfloat16(laid_out, image))
-        if (error := _difference(module, forward, example, scale)) is not None:
+        if (error := _difference(module, forward, example, head)) is not None:
             return Faster(forward=forward, words=", ".join([*words, "channels-last", "bfloat16"]), error=error)
     forward = folded
     if _gains_by_layout(device):
         forward = _channels_last(folded.to(memory_format=torch.channels_last))
         words.append("channels-last")
-    error = _difference(module, forward, example, scale) if words else None
+    error = _difference(module, forward, example, head) if words else None
     return None if error is None else Faster(forward=forward, words=", ".join(words), error=error)
 
 
@@ -227,22 +217,22 @@ def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(module.get_submodule(parent), leaf, layer)
 
 
-def _difference(module: Forward, other: Forward, example: Sequence[torch.Tensor], scale: ScoreScale) -> float | None:
+def _difference(module: Forward, other: Forward, example: Sequence[torch.Tensor], head: AnyHead) -> float | None:
     """The largest difference of margins; None if the other form reads images, or its gradients point, elsewhere."""
-    scores, gradient = _scores_and_gradients(module, example, scale)
-    other_scores, other_gradient = _scores_and_gradients(other, example, scale)
-    apart = (scale.probabilities(scores) - scale.probabilities(other_scores)).abs()
+    scores, gradient = _scores_and_gradients(module, example, head)
+    other_scores, other_gradient = _scores_and_gradients(other, example, head)
+    apart = (_probabilities(head, scores) - _probabilities(head, other_scores)).abs()
     if not bool(apart.max() <= _PROBABILITIES_AGREE):  # a NaN does not agree
         return None
     moving = gradient.any(dim=1)
     cosine = nn.functional.cosine_similarity(gradient, other_gradient, dim=1)[moving].sort().values
     if len(cosine) and not bool(cosine.mean() >= _GRADIENTS_AGREE and cosine[len(cosine) // _LEFT_OUT] >= _MOST_AGREE):
         return None
-    return float((scale.margins(scores) - scale.margins(other_scores)).abs().max())
+    return float((_margins(head, scores) - _margins(head, other_scores)).abs().max())
 
 
 def _scores_and_gradients(
-    forward: Forward, example: Sequence[torch.Tensor], scale: ScoreScale
+    forward: Forward, example: Sequence[torch.Tensor], head: AnyHead
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores (N, K) and gradients (N, pixels) of all batches."""
     scores, gradients = [], []
@@ -250,5 +240,13 @@ def _scores_and_gradients(
         inputs = some.detach().requires_grad_()
         with torch.enable_grad():
             scores.append(forward(inputs.clone()).float())  # some networks write into what they are given
-            gradients.append(torch.autograd.grad(scale.margins(scores[-1]).abs().sum(), inputs)[0].flatten(1))
+            gradients.append(torch.autograd.grad(_margins(head, scores[-1]).abs().sum(), inputs)[0].flatten(1))
     return torch.cat(scores).detach(), torch.cat(gradients)
+
+
+def _probabilities(head: AnyHead, raw: torch.Tensor) -> torch.Tensor:
+    return head.probabilities(head.logits(rows(raw, len(raw))))
+
+
+def _margins(head: AnyHead, raw: torch.Tensor) -> torch.Tensor:
+    return head.margins(head.logits(rows(raw, len(raw))))

@@ -17,10 +17,9 @@ from robustcheck.models.network import Forward
 from robustcheck.models.onnx import score_readings as readings
 from robustcheck.models.onnx import second_look
 from robustcheck.models.onnx.borders import border
-from robustcheck.models.onnx.slopes import WORST, Pair, Slope, apart, close, in_rows, signs, slope_of
+from robustcheck.models.onnx.slopes import STEPS, WORST, Pair, Slope, apart, in_rows, signs, slope_of
 
 _SLOPES = 4  # images whose gradients are compared
-_STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
 _ACROSS = 0.2  # of how far slopes along random signs are apart: they are small, and kinks spoil them sooner
 _ROUNDED_STEPS = (2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2e-1)  # small ones are lost in rounding, large ones lead past the rise
 _SIGNS = 4  # directions in which scores may change in steps
@@ -53,16 +52,13 @@ class Agreement:
     differentiable: bool = True  # whether there is a gradient at all
 
 
-Fine = Callable[[], Forward] | None
-
-
 def compare(
     artefact: Forward,
     twin: Forward,
     images: Sequence[torch.Tensor],
     allowed: Tolerance,
     holds: Callable[[torch.Tensor], torch.Tensor] = lambda values: values,
-    fine: Fine = None,
+    fine: Callable[[], Forward] | None = None,
 ) -> Agreement:
     """Compare a twin with its original.
 
@@ -86,8 +82,9 @@ def compare(
         if (wrong := _scores_differ(theirs, twin, batch, what, allowed.scores)) is not None:
             return Agreement(wrong=wrong)
     odds = all(map(readings.are_probabilities, answers))
-    pair = Pair(artefact=artefact, twin=twin, holds=holds, span=(high - low) or 1.0, odds=odds, slopes=allowed.slopes)
-    gradients = partial(_where_there_are_slopes if allowed.stepped else _of_gradients, pair, fine)
+    span, slopes = (high - low) or 1.0, allowed.slopes
+    pair = Pair(artefact=artefact, twin=twin, fine=fine, holds=holds, span=span, odds=odds, slopes=slopes)
+    gradients = partial(_where_there_are_slopes if allowed.stepped else _of_gradients, pair)
     found = gradients(first[:_SLOPES])
     if odds and not found.told and found.differentiable:
         alike = [batch for batch in batches if batch.shape[1:] == first.shape[1:]]
@@ -96,14 +93,14 @@ def compare(
     return found
 
 
-def _where_there_are_slopes(pair: Pair, fine: Fine, images: torch.Tensor) -> Agreement:
+def _where_there_are_slopes(pair: Pair, images: torch.Tensor) -> Agreement:
     """Compare gradients at some images (N, …), of a graph that rounds: it may do so where it moves no score.
 
     Otherwise a Floor without influence would excuse a gradient of any kind.
     """
-    found = _of_gradients(pair, fine, images)
+    found = _of_gradients(pair, images)
     if found.wrong and _is_stepped(pair, images):
-        return _of_gradients(replace(pair, slopes=None), fine, images)
+        return _of_gradients(replace(pair, slopes=None), images)
     return found
 
 
@@ -129,7 +126,7 @@ def _is_stepped(pair: Pair, images: torch.Tensor) -> bool:
     return float(least.mean()) > _SMOOTH
 
 
-def _of_gradients(pair: Pair, fine: Fine, images: torch.Tensor) -> Agreement:
+def _of_gradients(pair: Pair, images: torch.Tensor) -> Agreement:
     """Compare gradients at some images (N, …)."""
     allowed = pair.slopes
     slope = slope_of(pair, images)
@@ -141,17 +138,17 @@ def _of_gradients(pair: Pair, fine: Fine, images: torch.Tensor) -> Agreement:
         return _leads_upwards(pair, slope, images)
     best = torch.full((len(images),), torch.inf)  # each image at the step that suits it
     flat = torch.zeros(len(images), dtype=torch.bool)  # as both say: what lies farther away is not a slope here
-    for step in _STEPS:
+    for step in STEPS:
         shares, unmoved = apart(pair, slope, images, step * pair.span, slope.tells, _ACROSS)
         best = torch.minimum(best, shares.nan_to_num(nan=torch.inf))
         if step >= _SEEN and slope.gradient.any():  # a gradient that is missing everywhere says nothing
             flat |= unmoved
         told = best[best.isfinite() & ~flat]
-        if len(told) == int((~flat).sum()) and close(told, allowed):
+        if len(told) == int((~flat).sum()) and pair.close(told):
             return Agreement(wrong=None)
     if not len(told):
         return Agreement(wrong=None, told=False)
-    if close(told, allowed) or second_look.agrees(pair, fine, images, _STEPS, flat):
+    if pair.close(told) or second_look.agrees(pair, images, flat):
         return Agreement(wrong=None)
     return Agreement(
         wrong=f"its gradient differs from differences of ONNX Runtime's output by {float(told.mean()):.0%} on average "

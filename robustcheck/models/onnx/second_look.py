@@ -10,14 +10,14 @@ gradient is off, it is asked about a few grey levels beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 
 from robustcheck.models.memory import is_out_of_memory
 from robustcheck.models.network import Forward
-from robustcheck.models.onnx.slopes import Pair, Slope, apart, close, directions, in_rows, rises, shares, slope_of
+from robustcheck.models.onnx.slopes import STEPS, Pair, Slope, apart, directions, in_rows, rises, shares, slope_of
 
 _SHORT = (1e-7, 1e-6, 1e-8, 1e-5)  # of the range: steps of a network in double precision
 _ACROSS = 1.0  # of how far slopes along random signs are apart: nothing spoils them here, and they show what is missing
@@ -25,22 +25,18 @@ _BESIDE = 4 / 255  # of the range: up to four grey levels, so that few pixels st
 _EXPLAINED = 3.0  # times how far slopes to both sides of an image are apart, a gradient may be off their mean
 
 
-def agrees(
-    pair: Pair, make: Callable[[], Forward] | None, images: torch.Tensor, steps: Sequence[float], flat: torch.Tensor
-) -> bool:
+def agrees(pair: Pair, images: torch.Tensor, flat: torch.Tensor) -> bool:
     """Whether a twin's scores rise as its original's do, and its gradient is their slope.
 
     Args:
         pair: the two.
-        make: gives the twin in double precision, without what rounds its inputs; None: there is none.
         images: (N, …) as the original holds them.
-        steps: of the range, to take differences of the original over.
         flat: for which images (N,) bool nothing is to be said.
     """
-    if make is None:
+    if pair.fine is None:
         return False
     try:
-        return _agrees(pair, in_rows(make()), images, steps, flat)
+        return _agrees(pair, in_rows(pair.fine()), images, flat)
     except Exception as error:
         # It is a form that no search needs: without it there is no second look.
         if is_out_of_memory(error, rows=len(images)):
@@ -48,12 +44,12 @@ def agrees(
         return False
 
 
-def _agrees(pair: Pair, fine: Forward, images: torch.Tensor, steps: Sequence[float], flat: torch.Tensor) -> bool:
+def _agrees(pair: Pair, fine: Forward, images: torch.Tensor, flat: torch.Tensor) -> bool:
     assert pair.slopes is not None
     smooth = replace(pair, artefact=fine, holds=lambda values: values)
     if (slope := slope_of(pair, images)) is None:
         return False
-    rise = _rise(pair, smooth, slope, images, steps)
+    rise = _rise(pair, smooth, slope, images)
     if not _all_close(rise, pair, ~flat):
         return False
     own = _own(smooth, slope, images)
@@ -64,23 +60,22 @@ def _agrees(pair: Pair, fine: Forward, images: torch.Tensor, steps: Sequence[flo
         beside = pair.holds(_beside(images, pair.span))
         if (other := slope_of(pair, beside)) is None:
             return False
-        rise = _rise(pair, smooth, other, beside, steps)
+        rise = _rise(pair, smooth, other, beside)
         own = torch.where(bends, torch.maximum(rise, _own(smooth, other, beside)), own)
     return _all_close(own, pair, ~flat)
 
 
 def _all_close(apart: torch.Tensor, pair: Pair, counted: torch.Tensor) -> bool:
-    assert pair.slopes is not None
-    return bool(apart[counted].isfinite().all()) and close(apart[counted], pair.slopes)
+    return bool(apart[counted].isfinite().all()) and pair.close(apart[counted])
 
 
-def _rise(pair: Pair, smooth: Pair, slope: Slope, images: torch.Tensor, steps: Sequence[float]) -> torch.Tensor:
+def _rise(pair: Pair, smooth: Pair, slope: Slope, images: torch.Tensor) -> torch.Tensor:
     """How far (N,) rises of the two are apart."""
 
     def twin(ahead: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
         return rises(smooth, slope.weights, ahead.double(), behind.double())[0]
 
-    return _least((apart(pair, slope, images, step * pair.span, twin, _ACROSS)[0] for step in steps), pair)
+    return _least((apart(pair, slope, images, step * pair.span, twin, _ACROSS)[0] for step in STEPS), pair)
 
 
 def _own(smooth: Pair, slope: Slope, images: torch.Tensor) -> torch.Tensor:

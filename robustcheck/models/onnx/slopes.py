@@ -14,6 +14,7 @@ from torch.nn import functional
 from robustcheck.models.network import Forward, rows
 from robustcheck.models.onnx import score_readings as readings
 
+STEPS = (1e-3, 1e-2, 3e-3, 2e-3, 1e-4, 3e-4, 3e-2)  # of the inputs' range: kinks spoil large ones, rounding small ones
 _JITTER = 1e-7  # of the range: a change that scores follow only by how a network rounds on its way to them
 _JITTERS = 8
 _SIGNS = 4  # random directions, which show what a gradient lacks, however little they move scores
@@ -26,6 +27,7 @@ class Pair:
 
     artefact: Forward
     twin: Forward
+    fine: Callable[[], Forward] | None  # makes the twin that takes inputs in double precision as they are, if it can be
     holds: Callable[[torch.Tensor], torch.Tensor]
     span: float  # the inputs' range
     odds: bool  # whether scores are probabilities, which are read as log-odds
@@ -38,6 +40,11 @@ class Pair:
     def read(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw scores as (N, K), or their log-odds."""
         return readings.read(raw, odds=self.odds)
+
+    def close(self, shares: torch.Tensor) -> bool:
+        """Whether slopes that are so far apart (N,) are the same."""
+        assert self.slopes is not None
+        return float(shares.mean()) <= self.slopes and float(shares.max()) <= WORST * self.slopes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +66,6 @@ def in_rows(forward: Forward) -> Forward:
 
 Tells = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Says by how much (N,) the sum of scores rises to some images (N, …) from others."""
-
-
-def close(shares: torch.Tensor, allowed: float) -> bool:
-    """Whether slopes that are so far apart (N,) are the same."""
-    return float(shares.mean()) <= allowed and float(shares.max()) <= WORST * allowed
 
 
 def apart(

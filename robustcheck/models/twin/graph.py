@@ -64,6 +64,17 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
             yield from _graphs(inner)
 
 
+def reads(node: NodeProto) -> set[str]:
+    """The names of what a node reads, also inside the graphs that it holds."""
+    return {*node.input, *(name for inner in inner_graphs(node) for deep in nodes(inner) for name in deep.input)}
+
+
+def element_types(model: ModelProto) -> dict[str, int]:
+    """What type the elements of inputs and of values in between have, by name, as far as that can be told."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    return {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
+
+
 def make_dense(graph: GraphProto) -> None:
     """Sparse weights, of which a file holds only those that are not zero, written out in full."""
     for sparse in graph.sparse_initializer:
@@ -78,13 +89,12 @@ def make_dense(graph: GraphProto) -> None:
 
 
 def keep_only(graph: GraphProto, output: str) -> None:
-    """Drop the other outputs, and what only they need."""
+    """Drop the other outputs, what only they need, and weights among the inputs: the image is the only one left."""
     wanted, kept = {output}, list[NodeProto]()
     for node in reversed(graph.node):
         if wanted.intersection(filter(None, node.output)):  # an omitted output has no name
             kept.append(node)
-            wanted.update(node.input)
-            wanted.update(name for inner in inner_graphs(node) for deep in nodes(inner) for name in deep.input)
+            wanted.update(reads(node))
             wanted.update(value.name for inner in inner_graphs(node) for value in inner.output)
     outputs = [value for value in graph.output if value.name == output]
     tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
@@ -96,21 +106,15 @@ def keep_only(graph: GraphProto, output: str) -> None:
 
 def cut_resized_bytes(model: ModelProto) -> None:
     """Truncate whole numbers after they are resized, as ONNX Runtime does: in the twin they are floats."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
-    cut: list[NodeProto] = []
+    kinds, cut = element_types(model), list[NodeProto]()
     for node in model.graph.node:
         cut.append(node)
         if node.op_type in ("Resize", "Upsample") and (kind := kinds.get(node.input[0])) in _WHOLE:
             (answer,) = node.output
             node.output[0] = f"{answer}/before-it-is-cut"
             cut.append(onnx.helper.make_node("Cast", [node.output[0]], [answer], to=kind))
-    if len(cut) > len(model.graph.node):
-        model.graph.CopyFrom(
-            onnx.helper.make_graph(
-                cut, model.graph.name, model.graph.input, model.graph.output, model.graph.initializer
-            )
-        )
+    del model.graph.node[:]
+    model.graph.node.extend(cut)
 
 
 def take_apart(graph: GraphProto) -> None:
@@ -182,8 +186,7 @@ def anonymise(model: ModelProto) -> int:
             node.name = f"n{number}"
             for field in (node.input, node.output):
                 field[:] = [called(name) for name in field]
-    held = {tensor.name for tensor in model.graph.initializer}
-    (image,) = (value for value in model.graph.input if value.name not in held)
+    (image,) = model.graph.input
     kind = image.type.tensor_type.elem_type
     image.type.tensor_type.elem_type = TensorProto.FLOAT
     return kind
@@ -192,7 +195,7 @@ def anonymise(model: ModelProto) -> int:
 def free_batch(graph: GraphProto) -> int | None:
     """Let a graph of a fixed batch size take any, as far as reshapes and class tokens tell; the size that was fixed."""
     held = {tensor.name: tensor for tensor in graph.initializer}
-    (image,) = (value for value in graph.input if value.name not in held)
+    (image,) = graph.input
     first = image.type.tensor_type.shape.dim[0] if image.type.tensor_type.shape.dim else None
     if first is None or not first.HasField("dim_value") or first.dim_value < 1:
         return None
