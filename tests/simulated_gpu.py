@@ -209,6 +209,15 @@ class _OnGPU:
     def get_providers(self) -> list[str]:
         return list(_PROVIDERS)
 
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        """As the real provider, which has no operators on quantised numbers."""
+        parts = self._session.get_provider_graph_assignment_info()
+        left = [all(node.op_type.startswith("QLinear") for node in part.get_nodes()) for part in parts]
+        return [
+            SimpleNamespace(ep_name=_PROVIDERS[1 if on_cpu else 0], get_nodes=part.get_nodes)
+            for part, on_cpu in zip(parts, left, strict=True)
+        ]
+
     def io_binding(self) -> Any:
         return _Binding(self._session.io_binding())
 

@@ -13,7 +13,7 @@ from robustcheck.policy.gradient_specs import FGSMSpec, PGDSpec
 from robustcheck.policy.model_checks import is_folder
 from robustcheck.policy.model_spec import ModelSpec
 from robustcheck.policy.quantities import SAY_HOUNSFIELD, Quantity
-from robustcheck.policy.query_specs import NoiseSpec, SlowToBegin, SquareSpec
+from robustcheck.policy.query_specs import NESSpec, NoiseSpec, SlowToBegin, SquareSpec
 from robustcheck.policy.schema import ABOUT_DISEASE, GateSpec
 from robustcheck.policy.sections import (
     NO_ATTACK,
@@ -224,11 +224,13 @@ def _not_for_smaller(gate: dict[str, Any]) -> str | None:
         )
     if isinstance(spec, NoiseSpec | SquareSpec):
         return f"{spec.name} looks only at points that are epsilon away, and where those fail nearer ones may not;"
-    steps = getattr(spec, "steps", LEAST_DESCENDING)
+    steps, enough = getattr(spec, "steps", LEAST_DESCENDING), f"{LEAST_DESCENDING} steps"
+    if isinstance(spec, NESSpec) and is_whole(queries):
+        steps, enough = queries // spec.queries_a_step, f"{LEAST_DESCENDING * spec.queries_a_step} queries"
     if steps < LEAST_DESCENDING:
         return (
             f"{attack_name(gate)} of {plural(steps, 'step')} looks at hardly any nearer point; give at "
-            f"least {LEAST_DESCENDING} steps, or"
+            f"least {enough}, or"
         )
     return None
 

@@ -34,7 +34,8 @@ class SlowToBegin(AttackEntry):
     def by_patterns(self, *, queries: int, norm: str, goal: str) -> bool:
         """Whether patterns take its place.
 
-        In L2 they turn less than it does from the first step on. If a single reading will do, they hardly lead to it.
+        In L2 they turn more than it does on some candidates, and far less on others. If a single reading will do, they
+        hardly lead to it.
         """
         few = queries < self.begins_after * self.queries_a_step
         return self.patterns and few and norm == "linf" and goal != "targeted"

@@ -66,7 +66,7 @@ class TrainSpec(Section):
         description="what it learns: the data's labels, or what the candidate answers (a stolen-label surrogate)",
     )
     queries: QueriesField | None = Field(
-        None, description="with labels: candidate, how many images of the train split it may be asked about"
+        None, description="with labels: candidate, how many images of the train split it may be asked about for it"
     )
     epochs: Annotated[StrictInt, Field(ge=1, le=10_000)] = Field(10, description="passes over the train split")
     batch_size: Annotated[StrictInt, Field(ge=2, le=65536)] = Field(64, description="images per training step")

@@ -254,6 +254,27 @@ def test_an_operator_that_does_not_exist(model, store, refused):
     refused(store(model), sentence)
 
 
+def test_an_opset_that_nobody_knows(model, store, refused):
+    newest = onnx.defs.onnx_opset_version()
+    model.opset_import[0].version = newest + 1
+    refused(
+        store(model),
+        rf"net\.onnx has operators of opset {newest + 1}, .* up to {newest}: export it with an older opset",
+    )
+
+
+def test_a_weight_that_is_missing(model, store, refused):
+    del model.graph.initializer[:]
+    refused(
+        store(model), r"valid ONNX: nothing before it makes '\w+', which an operator reads: a weight or an input is"
+    )
+
+
+def test_a_file_that_gives_no_version_of_its_format(model, store, refused):
+    model.ir_version = 0
+    refused(store(model), r"net\.onnx is not valid ONNX: .*ir_version")
+
+
 def test_an_operator_that_the_opset_does_not_have_yet(model, store, refused):
     model.opset_import[0].version = 11
     model.graph.node.append(helper.make_node("Einsum", ["scores"], ["sums"], equation="ij->ij"))

@@ -14,6 +14,7 @@ import tiny_models as tiny
 import torch
 from graphs import model_of
 from onnx import TensorProto, helper
+from onnxruntime import quantization
 from simulated_gpu import GPU, simulated_gpu
 
 from robustcheck.errors import CandidateError
@@ -215,7 +216,8 @@ def test_a_file_that_is_newer_than_the_runtime_is_told_so_and_not_where_that_is_
     newer = onnx.load(model)
     newer.ir_version = 99
     model.write_bytes(newer.SerializeToString())
-    with pytest.raises(CandidateError, match=r"failed: Unsupported model IR version: 99, max .*: \d+$") as caught:
+    match = r"Unsupported model IR version: 99, max .*: \d+; export it for that one or an older one, or install a newer"
+    with pytest.raises(CandidateError, match=match) as caught:
         Session(model, tiny.CPU)
     assert "onnxruntime" not in str(caught.value)
 
@@ -253,6 +255,47 @@ def test_on_a_simulated_gpu_nothing_goes_through_the_host(model):
         assert (memory.copied_here, memory.copied_there) == before
         assert again.device == first.device == GPU
         torch.testing.assert_close(again.cpu(), images.flatten(1) @ torch.from_numpy(WEIGHTS))
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 2, 1, 1)])
+def test_on_a_simulated_gpu_single_images_do_not_go_through_the_host(shape, tmp_path):
+    """Whatever the shape of the answer about them, where the file takes no more."""
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["rows"]),
+        helper.make_node("Reshape", ["rows", "shape"], ["scores"]),
+    ]
+    weights = WEIGHTS[:, : shape[1] if shape[1:] else 1]
+    held = [("weights", weights), ("shape", np.array(shape))]
+    onnx.save(model_of(nodes, inputs=(1, 1, tiny.HEIGHT, tiny.WIDTH), held=held), tmp_path / "net.onnx")
+    with simulated_gpu() as memory:
+        session, there = Session(tmp_path / "net.onnx", GPU), tiny.pictures(1).shares().to(GPU)
+        session(there)
+        before = (memory.copied_here, memory.copied_there)
+        assert session(there).shape == shape
+        assert (memory.copied_here, memory.copied_there) == before
+
+
+def test_operators_that_a_gpu_session_leaves_to_the_cpu_are_said(model, tmp_path):
+    quantised = tmp_path / "quantised.onnx"
+    images = SimpleNamespace(get_next=iter([{"image": tiny.pictures(5).shares().numpy()}, None]).__next__)
+    quantization.quantize_static(model, quantised, images, quant_format=quantization.QuantFormat.QOperator)
+    with simulated_gpu():
+        notes = {path: " ".join(Session(path, GPU).notes) for path in (model, quantised)}
+    assert "has left its operators QLinearMatMul to the CPU" in notes[quantised]
+    assert "left" not in notes[model]
+    assert "left" not in " ".join(Session(quantised, tiny.CPU).notes)
+
+
+def test_a_type_that_the_runtime_lacks_is_told(tmp_path):
+    nodes = [
+        helper.make_node("Conv", ["image", "weights"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["scores"], to=TensorProto.FLOAT),
+    ]
+    held = [("weights", np.ones((2, 1, tiny.HEIGHT, tiny.WIDTH)))]
+    onnx.save(model_of(nodes, kind=TensorProto.DOUBLE, held=held), tmp_path / "net.onnx")
+    with pytest.raises(CandidateError, match=r"for other types only: export it in float32"):
+        Session(tmp_path / "net.onnx", tiny.CPU)
 
 
 @pytest.mark.gpu

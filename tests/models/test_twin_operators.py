@@ -107,6 +107,27 @@ def test_a_loop_of_one_answer(scan):
     agrees_with_runtime(model, inputs, atol=1e-6)
 
 
+@pytest.mark.parametrize("opset", [9, 17, 18])
+def test_a_part_may_be_the_whole(opset):
+    inputs, settings = {"x": drawn(2, 4)}, {"num_outputs": 1} if opset >= 18 else {}
+    split = helper.make_node("Split", ["x"], ["all"], axis=1, **settings)
+    model = one_node(split, inputs, {"y": TensorProto.FLOAT}, opset)
+    model.graph.node.append(helper.make_node("Neg", ["all"], ["y"]))
+    agrees_with_runtime(model, inputs, atol=0)
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+def test_a_scan_may_have_one_output(opset):
+    row = helper.make_tensor_value_info("row", TensorProto.FLOAT, [4])
+    twice = helper.make_tensor_value_info("twice", TensorProto.FLOAT, [4])
+    body = helper.make_graph([helper.make_node("Add", ["row", "row"], ["twice"])], "body", [row], [twice])
+    inputs = {"x": drawn(2, 4)}
+    scan = helper.make_node("Scan", ["x"], ["rows"], body=body, num_scan_inputs=1)
+    model = one_node(scan, inputs, {"y": TensorProto.FLOAT}, opset)
+    model.graph.node.append(helper.make_node("Neg", ["rows"], ["y"]))
+    agrees_with_runtime(model, inputs, atol=0)
+
+
 def test_what_is_true_or_false_has_no_gradient():
     values = torch.tensor([0.0, -0.25, 1.5], requires_grad=True)
     answer = _cast_to(values, torch.bool)

@@ -14,6 +14,7 @@ import torch
 from graphs import one_node
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
+from simulated_gpu import simulated_gpu
 
 from robustcheck.errors import CandidateError
 from robustcheck.models.onnx import load as onnx_candidates
@@ -142,3 +143,8 @@ def test_scores_that_would_overflow_elsewhere_are_said(tmp_path, monkeypatch):
         monkeypatch.setattr(onnx_candidates, "Session", session)
         candidate, _ = tiny.load(tmp_path / f"{name}.onnx", tiny.pictures(3))
         assert sum("8-bit numbers overflow" in note for note in candidate.info.notes) == count, name
+    with simulated_gpu():  # where ONNX Runtime is one for CPUs
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+        candidate, _ = tiny.load(tmp_path / "bytes.onnx", tiny.pictures(3), device="cuda")
+        assert candidate.device.type == "cuda"
+        assert any("8-bit numbers overflow" in note for note in candidate.info.notes)

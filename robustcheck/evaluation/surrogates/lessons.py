@@ -36,6 +36,7 @@ class Lessons:
     readings: torch.Tensor  # (N,) of those
     answered_by: str | None  # sha256 of the candidate that was asked; None: the data's labels
     judged: int  # how many of the split are judged, or in a group that is: they are not learned from
+    unanswered: int = 0  # images that the candidate was asked about without an answer
     groups_unknown: bool = False  # of the split, although those of the judged samples are known
 
     @property
@@ -47,7 +48,8 @@ class Lessons:
         without += "; which of its images belong to judged groups is not known" if self.groups_unknown else ""
         if self.answered_by is None:
             return f"on {count} of the train split (the data's labels){without}"
-        return f"on the candidate's own answers about {count}{without}"
+        silent = f" (and {self.unanswered:,} that it gave no answer about)" if self.unanswered else ""
+        return f"on the candidate's own answers about {count}{silent}{without}"
 
     def images(self, preprocess: PreprocessSpec, device: torch.device) -> Callable[[Sequence[int]], torch.Tensor]:
         """Maps numbers, 0 to N - 1, to shares (M, C, H, W) of the window or the full range, in the network's size.
@@ -230,6 +232,7 @@ def lessons(
         readings=torch.tensor([answers[index] for index in chosen]),
         answered_by=candidate.info.sha256,
         judged=judged,
+        unanswered=len(asked) - len(chosen),
     )
 
 

@@ -34,6 +34,7 @@ _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microso
 _WEIGHTS_ALONE = 4  # from this version of files on, weights need not also be inputs
 _CONVOLVE = ("Conv", "ConvInteger", "FusedConv")  # an image with their second input, (channels out, in, …)
 _NO_OPERATOR = re.compile(r"No Op registered for (\w{1,99}) with domain_version of (\d{1,9})$")
+_NOT_MADE = re.compile(r"Nodes in a graph must be topologically sorted, however input '(.+)' of node")
 _TO_NCHW = [0, 3, 1, 2]
 _KEEP_CHANNELS = frozenset(
     {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Identity", "Mul", "Pad", "QuantizeLinear", "Resize", "Sub"}
@@ -58,6 +59,7 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
         raise CandidateError(f"{path.name} is not an ONNX file: {first_line(error)}") from None
     if not model.graph.node or not model.graph.output:
         raise CandidateError(f"{path.name} is not an ONNX model: its graph is empty")
+    _check_opset(model, path)
     moved = put_in_order(model.graph)
     nodes, tensors = _parts(model)
     foreign = sorted({node.domain for node in nodes} - _DOMAINS - {function.domain for function in model.functions})
@@ -85,6 +87,20 @@ def onnx_files(path: Path, *, operators: bool = False) -> list[Path]:
     return files
 
 
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse operators of an opset that nothing here knows: what the checker says of them is about older ones."""
+    standard, newest = _standard_opset(model), onnx.defs.onnx_opset_version()
+    if standard > newest:
+        raise CandidateError(
+            f"{path.name} has operators of opset {standard}, and the onnx that is installed knows those up to {newest}"
+            ": export it with an older opset, or install a newer onnx"
+        )
+
+
+def _standard_opset(model: onnx.ModelProto) -> int:
+    return max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
+
+
 def _check_functions(model: onnx.ModelProto, path: Path) -> None:
     """Refuse functions of the file's own that call each other without end, or nearly so."""
     known = functions_of(model)
@@ -106,10 +122,9 @@ def _to_check(
     domains pass that it does not know. And weights need not be inputs as well, as in the oldest files and what
     optimisers leave. Of a copy the checker would find no external data.
     """
-    standard = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
-    theirs = {name for name, since in _OF_THE_RUNTIME.items() if standard < since}
+    theirs = {name for name, since in _OF_THE_RUNTIME.items() if _standard_opset(model) < since}
     mixed = any(node.op_type in theirs and not node.domain for node in nodes)
-    if not mixed and model.ir_version >= _WEIGHTS_ALONE:
+    if model.ir_version < 1 or (not mixed and model.ir_version >= _WEIGHTS_ALONE):
         return found
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -126,12 +141,15 @@ def _to_check(
 
 def _why_invalid(reason: str) -> str:
     """What the checker found; of an operator that it does not know, where that comes from and what to do."""
+    if missing := _NOT_MADE.match(reason):
+        return (
+            f"nothing before it makes {missing[1][:_MOST_TOLD]!r}, which an operator reads: a weight or an input is "
+            "missing, or operators read each other in a circle"
+        )
     found = _NO_OPERATOR.match(reason)
     if found is None:
         return reason
     name, opset = found[1], int(found[2])
-    if opset > (newest := onnx.defs.onnx_opset_version()):
-        return f"it has the operator {name} of opset {opset}, and the onnx that is installed knows those up to {newest}"
     known = [one.since_version for one in onnx.defs.get_all_schemas_with_history() if one.name == name]
     if not known:
         return (

@@ -94,7 +94,7 @@ def load_onnx(path: Path, spec: ModelSpec, libraries: Sequence[Path], device: to
         twin = make_twin(path, session.output, device, axes=session.axes)
     except NoTwinError as reason:
         network = replace(network, no_gradients=f"{_NO_TWIN}{reason}")
-    on_bytes = device.type == "cpu" and bool(operators & ROUNDED_OPERATORS)
+    on_bytes = session.on_cpu and bool(operators & ROUNDED_OPERATORS)
 
     def settle_on(images: Sequence[torch.Tensor]) -> Network:
         seen = _note_overflow(network, lambda: batched(start(exact=False)), images) if on_bytes else network

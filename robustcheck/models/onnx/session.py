@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,12 @@ _CAFFE = (
     "network without that and put preprocess: {layout: NHWC, channels: 3, order: BGR, range: [0, 255], mean: [103.939, "
     "116.779, 123.68]} in the policy, or write it in plain layers"
 )
+_NEWER = "; export it for that one or an older one, or install a newer ONNX Runtime"
+_ADVICE = {
+    "max supported IR version": _NEWER,
+    "Current official support": _NEWER,
+    "Could not find an implementation": "; ONNX Runtime has the operator for other types only: export it in float32",
+}
 _FLOAT_INPUT = ": keep a float one when you convert the network, or put a Cast or QuantizeLinear behind one"
 
 
@@ -102,6 +108,11 @@ class Session:
         self.half = torch.float16 in (self._type, self._answer_type)
         self.on_cpu = self._device.type == "cpu"
         self.notes.append(f"ONNX Runtime on {session.get_providers()[0]}")
+        if not self.on_cpu and (left := _left_to_cpu(session)):
+            self.notes.append(
+                f"ONNX Runtime has left its operators {listed(left)} to the CPU, as it does with those about shapes "
+                "and those of which it has no CUDA form"
+            )
         self.notes += [note] if note else []
 
     def __call__(self, inputs: torch.Tensor, /) -> torch.Tensor:
@@ -163,7 +174,8 @@ class Session:
         with in_time(self._name) as options:
             (scores,) = self._session.run([self.output], {self.input: values.cpu().numpy()}, options)
         answer = torch.from_numpy(np.asarray(scores)).to(self._device)
-        one = len(values) == 1 and answer.ndim == 2  # a row, as it seems: binding shows if it is something else
+        # Of a single image it is a row, as it seems: binding shows if it is something else.
+        one = len(values) == 1 and (answer.ndim == 2 or self.takes[:1] == (1,))
         if answer.ndim and len(answer) == len(values) and (one or len(values) > 1):
             self._row = tuple(answer.shape[1:])
         return answer
@@ -211,7 +223,9 @@ def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
     except CandidateError:
         raise
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base but Exception)
-        raise CandidateError(f"ONNX Runtime cannot load {path.name}: {first_line(error)}") from None
+        remedy = next((advice for said, advice in _ADVICE.items() if said in str(error)), "")
+        told = first_line(error).removesuffix(".")
+        raise CandidateError(f"ONNX Runtime cannot load {path.name}: {told}{remedy}") from None
     wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
     if (obtained := session.get_providers()[0]) != wanted:
         raise CandidateError(
@@ -219,6 +233,13 @@ def _start(path: Path, providers: list[Any], operators: Sequence[Path], *, exact
             "repair the installation, or set device: cpu"
         )
     return session, note
+
+
+def _left_to_cpu(session: Any) -> list[str]:
+    """The operators of a session on a GPU that run on the CPU, as far as this ONNX Runtime tells."""
+    tell: Callable[[], list[Any]] = getattr(session, "get_provider_graph_assignment_info", list)
+    parts = [part for part in tell() if part.ep_name == "CPUExecutionProvider"]
+    return sorted({node.op_type for part in parts for node in part.get_nodes()})
 
 
 def _begin(path: Path, providers: list[Any], operators: Sequence[Path], *, exact: bool) -> tuple[Any, str | None]:
@@ -245,6 +266,7 @@ def _options(operators: Sequence[Path], *, exact: bool) -> Any:
     # Its threads would busy-wait for work on the cores that torch computes gradients with.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.use_deterministic_compute = True
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # see _left_to_cpu
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
     for library in operators:

@@ -116,11 +116,17 @@ def first_or_all(builder: Builder, node: NodeProto, answers: fx.Node) -> fx.Node
     return builder.call_function(operator.getitem, args=(answers, 0)) if len(node.output) == 1 else answers
 
 
-def theirs(name: str) -> Handler:
-    """onnx2fx's own handler of an operator, before another takes its place."""
-    handler = cast("Handler | None", op_registry.get_handler(name))
+def theirs(name: str, *, opset: int | None = None) -> Handler:
+    """onnx2fx's own handler of an operator in an opset (None: the newest), before another takes its place."""
+    opset = opset or max(versions_of(name))
+    handler = cast("Handler | None", op_registry.get_handler(name, opset_version=opset))
     assert handler is not None
     return handler
+
+
+def versions_of(name: str) -> list[int]:
+    """The opsets from which onnx2fx has a handler of its own of an operator."""
+    return op_registry.get_handler_versions(name)
 
 
 def torch_type(code: int) -> torch.dtype:

@@ -25,6 +25,7 @@ from robustcheck.models.twin.builder import (
     inputs_of,
     shape_of,
     theirs,
+    versions_of,
     whole_numbers,
 )
 from robustcheck.words import listed
@@ -228,12 +229,18 @@ _recurs("GRU", ("Sigmoid", "Tanh"))
 _recurs("RNN", ("Tanh",))
 
 
-_their_loop = theirs("Loop")
+def _answers_with_all(name: str, since: int) -> None:
+    """An operator of which onnx2fx gives a tuple, also where a node has one output."""
+    their_handler = theirs(name, opset=since)
+
+    @computes(name, since=since)
+    def handler(builder: Builder, node: NodeProto) -> fx.Node:
+        return first_or_all(builder, node, their_handler(builder, node))
 
 
-@computes("Loop")
-def _loop(builder: Builder, node: NodeProto) -> fx.Node:
-    return first_or_all(builder, node, _their_loop(builder, node))
+for _name in ("Loop", "Scan", "Split"):
+    for _since in versions_of(_name):
+        _answers_with_all(_name, _since)
 
 
 @computes("Concat")
