@@ -113,6 +113,12 @@ class Half(Masked):  # every other pixel has a gradient
         return torch.where((rows + columns) % 2 == 0, pixels, pixels.detach())
 
 
+class Cut(Masked):  # the first two columns in three have a gradient
+    def before(self, pixels):
+        columns = torch.arange(pixels.shape[3])
+        return torch.where(columns < 2 * len(columns) / 3, pixels, pixels.detach())
+
+
 class Averaged(Masked):  # the gradient is that of the means of 7x7 pixels
     def before(self, pixels):
         means = nn.functional.interpolate(nn.functional.avg_pool2d(pixels, 7), scale_factor=7.0)

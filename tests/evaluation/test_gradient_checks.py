@@ -192,7 +192,7 @@ def test_patterns_are_tried_on_eight_samples_of_gates_that_are_not_small(samples
 @pytest.mark.parametrize(
     ("small", "large", "share", "tries"),
     [
-        (0.7, 0.9, 0.7, 1),
+        (0.8, 0.9, 0.8, 1),
         (0.55, 0.9, 0.9, 2),
         (0.2, 0.9, 0.9, 2),
         (0.2, 0.1, 0.2, 2),
@@ -212,8 +212,38 @@ def test_of_small_and_larger_patterns_those_count_that_are_explained_better(smal
     monkeypatch.setattr(Explanation, "_tried", told)
     explanation = Explanation(setting=_setting(), goal=GOAL, ball=L2Ball(levels=13, maximum=255))
     found = explanation.of(range(20), Cost(forward=100))
-    assert (found.share, found.tries) == (share, tries)
+    assert (found.share, found.tries, found.part) == (share, tries, None)
     assert tried == [(1, 13), (4, 52)][:tries]
     assert explanation.price(tries) == (40 * tries, 8 * tries)
     explanation.setting.candidate.bare = "a last softmax was left off: clean images are asked about as well"
     assert explanation.price(tries) == (48 * tries, 8 * tries)
+
+
+@pytest.mark.parametrize(
+    ("shares", "share", "part", "outcome"),
+    [
+        ([0.7, 0.95, 0.99], 0.7, None, "sound"),  # it bends
+        ([0.75, 0.88, 0.91], 0.75, None, "sound"),
+        ([0.7, 0.69, 0.71], 0.7, 0.71, "suspect"),  # part of the gradient is missing
+        ([0.65, 0.66, 0.64], 0.65, 0.66, "broken"),
+        ([0.7, 0.6, 0.2], 0.7, None, "sound"),  # it rounds within
+        ([0.7, None, 0.7], 0.7, None, "sound"),  # or its input
+        ([0.55, 0.7, 0.55, 0.56], 0.7, 0.56, "broken"),
+        ([0.55, 0.59, 0.9, 0.99], 0.59, None, "suspect"),
+        ([0.4, 0.7], 0.7, None, "sound"),  # it rounds pixels to a few levels
+        ([None, 0.7], 0.7, None, "sound"),
+    ],
+)
+def test_where_a_part_is_not_explained_far_smaller_patterns_say_why(shares, share, part, outcome, monkeypatch):
+    left, sizes = iter(shares), []
+
+    def told(_self, _samples, step, longest):
+        sizes.append((step * 255, longest * 255))
+        return Explained(share=next(left), change="")
+
+    monkeypatch.setattr(Explanation, "_tried", told)
+    explanation = Explanation(setting=_setting(), goal=GOAL, ball=L2Ball(levels=13, maximum=255))
+    found = explanation.of(range(20), Cost(forward=100))
+    assert (found.share, found.part, found.tries, found.outcome) == (share, part, len(shares), outcome)
+    assert next(left, "all were tried") == "all were tried"
+    assert len(shares) == 2 or sizes[-2:] == [(1 / 4, 13 / 4), (1 / 16, 13 / 16)]

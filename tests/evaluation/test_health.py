@@ -84,12 +84,23 @@ def test_one_step_along_a_part_of_the_gradient_passes_nothing(mask, where, tmp_p
 def test_where_half_of_the_gradient_may_be_left_out_a_search_without_one_tells(tmp_path, xrays):
     """Whatever that costs; a budget of a tenth would pay for nothing of it."""
     fgsm = "- {id: fgsm, attack: fgsm, epsilon: 4/255, require: {accuracy: 0.2}}"
-    (gate,) = masked_gates(tmp_path, xrays, "Half", fgsm, samples=64)
+    (gate,) = masked_gates(tmp_path, xrays, "Cut", fgsm, samples=64)
     found = {check.name: check for check in gate.health}
     assert found["gradient-explains"].outcome == "suspect"
+    assert re.search(r", and no more of what far smaller ones do \(7\d%\)", found["gradient-explains"].evidence)
     assert re.search(
         r"square with 1\d\d queries turned \d of 5 that held", found["beats-searches-without-gradients"].evidence
     )
+
+
+@pytest.mark.xrays
+def test_half_of_the_gradient_passes_nothing(tmp_path, xrays):
+    """Far smaller patterns show that it is missing: of networks that merely bend, they are explained."""
+    gate = "- {id: pgd, attack: {name: pgd, steps: 40}, epsilon: 4/255, require: {accuracy: 0.3}}"
+    (gate,) = masked_gates(tmp_path, xrays, "Half", gate, samples=64)
+    assert gate.metrics["accuracy"].value > 0.4  # of .03
+    assert gate.verdict == "error"
+    assert [check.name for check in gate.health if check.outcome == "broken"] == ["gradient-explains"]
 
 
 @pytest.mark.xrays

@@ -167,6 +167,8 @@ def explains(explained: Explained | None, drawn: float | None, *, attacked_count
         f"the gradient explains {explained.share:.0%} of what random patterns of {explained.change} do to the margin "
         f"(of the squares, {EXPLAINED_ON} samples; less than {LEAST_EXPLAINED:.0%} is broken)"
     )
+    if explained.part is not None:
+        evidence += f", and no more of what far smaller ones do ({explained.part:.0%}): a part of it is missing"
     return HealthCheck(name=name, outcome=explained.outcome, evidence=evidence)
 
 
