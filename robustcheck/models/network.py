@@ -38,6 +38,14 @@ Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Redrawn:
+    """A network that was built once more, under another seed, and holds the same weights."""
+
+    forward: Forward
+    sentence: str  # why neither can be judged, if they answer differently
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """A loaded artefact."""
 
@@ -51,6 +59,7 @@ class Network:
     has_mode: bool = True  # its file says what mode it is in; else it was set to evaluation mode after it was built
     in_training: Callable[[], str | None] = lambda: None  # what of it is in training mode by now, such as dropout
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
+    redrawn: Redrawn | None = None  # the same built anew, if it holds other values then
     whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used
     sources: Mapping[Path, str] = field(default_factory=dict)  # code beside the policy that is part of it, by sha256
     notes: tuple[str, ...] = ()

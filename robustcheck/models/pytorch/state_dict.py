@@ -21,8 +21,9 @@ from torch.nn.parameter import is_lazy
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, module_in_place, modules_beside
 from robustcheck.models.artefact import check_archive
-from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
+from robustcheck.models.network import Network, Redrawn, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
+from robustcheck.models.process_settings import seed_all
 from robustcheck.models.pytorch.checkpoint import (
     Weights,
     chosen,
@@ -32,13 +33,14 @@ from robustcheck.models.pytorch.checkpoint import (
     without_wrapping,
 )
 from robustcheck.models.pytorch.checkpoint_pickle import check_checkpoint
+from robustcheck.models.pytorch.drawn import first_drawn, unsaved
 from robustcheck.models.pytorch.hyper_parameters import compared
 from robustcheck.models.pytorch.pickles import ForgedPickleError
 from robustcheck.models.pytorch.unregistered import first_in_training, unregistered, unregistered_note
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
 from robustcheck.user_code_files import own_sources, written_in
-from robustcheck.words import brief, listed, shown
+from robustcheck.words import brief, listed, printable, shown
 
 _MOST_NAMED = 3
 _OTHER_NAMES = (
@@ -51,6 +53,7 @@ _WRITE_A_FUNCTION = (
 )
 _OF_ARCHIVES = "PytorchStreamReader failed"  # how torch begins to say that a part of an archive is not as it should be
 _ARGUMENT_MISSING = re.compile(r"missing \d+ required ")
+_ANOTHER_SEED = 2**31 - 1  # than a policy is likely to have
 _WHOLE = (torch.int64, torch.bool)  # types of plain Python numbers, not of quantised ones
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
@@ -62,9 +65,10 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         CandidateError: the file is not a state dict, or is one of another architecture.
     """
     content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec, folder)
-    module, whole, sources, notes = _network(content, path, spec, folder)
-    module.eval().to(device)
-    freeze(module)
+    module, whole, sources, notes, other = _network(content, path, spec, folder)
+    for one in (module, *([other[1]] if other else [])):
+        one.eval().to(device)
+        freeze(one)
     unseen = unregistered(module)
     if not whole and (said := unregistered_note(unseen)):
         notes = (*notes, said)
@@ -78,6 +82,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         has_mode=False,
         in_training=lambda: first_in_training({"": module, **unseen}),  # forward may set modes, too
         takes=takes(module),
+        redrawn=other and _redrawn(*other, path, spec),
         whole=whole,
         sources=sources,
         notes=notes,
@@ -86,8 +91,8 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
 
 def _network(
     content: Any, path: Path, spec: ModelSpec, folder: Path
-) -> tuple[torch.nn.Module, bool, dict[Path, str], tuple[str, ...]]:
-    """The network, whether the file holds it as a whole, the files that it is written in, and notes."""
+) -> tuple[torch.nn.Module, bool, dict[Path, str], tuple[str, ...], tuple[str, torch.nn.Module] | None]:
+    """The network, whether the file holds it as a whole, the files that it is written in, notes, and see `_another`."""
     found: Mapping[str, Weights] = weights_in(content, spec.weights)
     built: tuple[torch.nn.Module, dict[Path, str]] | None = None
     if spec.architecture is None:
@@ -112,10 +117,38 @@ def _network(
                 f"the file also holds tensors of the shapes of its parameters under {listed(map(shown, beside))}, "
                 f"perhaps averages of weights; {f'those under {key!r}' if key else 'the others'} are judged",
             )
-        return built[0], False, built[1], notes + said
+        return built[0], False, built[1], notes + said, _another(built[0], weights, path, spec, folder)
     if spec.architecture is not None:
         notes += (f"the file holds the network itself: {spec.architecture}, the architecture, is not used",)
-    return weights, True, own_sources(layer_modules(weights), folder=folder), notes
+    return weights, True, own_sources(layer_modules(weights), folder=folder), notes, None
+
+
+def _another(
+    module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec, folder: Path
+) -> tuple[str, torch.nn.Module] | None:
+    """What a network with these weights holds that another seed makes otherwise, and the one with it; if any."""
+    if not unsaved(module):
+        return None
+    assert spec.architecture is not None
+    seed_all(_ANOTHER_SEED)
+    try:
+        other, _ = build(spec.architecture, spec.architecture_args, folder)
+        _fill(other, weights, path, spec)
+    except CandidateError:  # as where a function can be called only once
+        return None
+    where = first_drawn(module, other)
+    return None if where is None else (where, other)
+
+
+def _redrawn(where: str, other: torch.nn.Module, path: Path, spec: ModelSpec) -> Redrawn:
+    return Redrawn(
+        forward=in_dtype(Answering(other, spec.output_name), dtype_of(other)),
+        sentence=(
+            f"{printable(brief(where))} of {spec.architecture} is drawn when the network is built, its scores depend "
+            f"on it, and it is not in {path.name}: register it as a buffer that is saved (register_buffer), and save "
+            "the weights of the network that you ship again"
+        ),
+    )
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
