@@ -9,7 +9,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +251,9 @@ def layer_modules(module: torch.nn.Module) -> set[str]:
 def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
     """Put weights into their places; what the reader of a report should know about it."""
     wanted = module.state_dict()
-    weights = without_wrapping(weights, wanted)
-    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in weights if name not in wanted]
+    given = without_wrapping(weights, wanted)
+    weights = _renamed(module, given, wanted)
+    missing, unexpected = _misfits(weights, wanted)
     reshaped = [
         f"{name} is {tuple(weights[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
         for name in wanted
@@ -302,9 +302,40 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Pa
         for name, place in wanted.items()
         if name in weights and place.is_floating_point() and weights[name].dtype != place.dtype
     }
-    return tuple(
-        f"its weights are stored as {kind}, but the network works in {works}" for kind, works in sorted(stored)
+    former, present = [name for name in given if name not in weights], [name for name in weights if name not in given]
+    renamed = [f"torch takes {_some(former)} in the file for {_some(present)} of the network"] if former else []
+    return (
+        *renamed,
+        *(f"its weights are stored as {kind}, but the network works in {works}" for kind, works in sorted(stored)),
     )
+
+
+def _renamed(
+    module: torch.nn.Module, weights: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights by the names that layers' own hooks give them, as when torch loads them.
+
+    `parametrizations.weight_norm` takes the names of the older `weight_norm`. Hooks may do anything else, so they are
+    asked only where names do not fit, and count only where more of them fit then.
+    """
+    if not any(_misfits(weights, wanted)):
+        return weights
+    renamed = dict(weights)
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        for hook in part._load_state_dict_pre_hooks.values():
+            own = {name: value for name, value in renamed.items() if name.startswith(prefix)}
+            others = {name: value for name, value in renamed.items() if name not in own}
+            with suppress(Exception):
+                hook(own, prefix, {}, True, [], [], [])
+                renamed = {**others, **own}
+    return min(weights, renamed, key=lambda some: sum(map(len, _misfits(some, wanted))))
+
+
+def _misfits(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """The names that are missing, and those that are not wanted."""
+    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
+    return missing, [name for name in weights if name not in wanted]
 
 
 def _packed(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], name: str) -> bool:
