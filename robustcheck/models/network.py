@@ -27,8 +27,9 @@ is bounded, so that no hostile message takes long."""
 ONLY_ASKS = "use an attack that only asks (square, nes, label_only)"
 NO_GRADIENT_PASSES = "the candidate's scores do not depend differentiably on its input: it has no gradient"
 NO_GRADIENT = (
-    f"{NO_GRADIENT_PASSES}, like quantised networks and those with a step in numpy or behind detach(); {ONLY_ASKS}, "
-    "write that step in torch, or transfer from the float network"
+    f"{NO_GRADIENT_PASSES}, like quantised networks and those with a step in numpy, behind detach(), inside "
+    f"torch.no_grad(), or by argmax or a comparison; {ONLY_ASKS}, write that step in torch so that a gradient "
+    "passes, or transfer from the float network"
 )
 """Of a network that answers with its decision, or with anything else that no gradient passes."""
 
