@@ -32,7 +32,7 @@ from robustcheck.models.pytorch.checkpoint import (
     weights_in,
     without_wrapping,
 )
-from robustcheck.models.pytorch.checkpoint_pickle import check_checkpoint
+from robustcheck.models.pytorch.checkpoint_pickle import OtherClassError, check_checkpoint
 from robustcheck.models.pytorch.drawn import first_drawn, unsaved
 from robustcheck.models.pytorch.hyper_parameters import compared
 from robustcheck.models.pytorch.pickles import ForgedPickleError
@@ -175,10 +175,11 @@ def _read_pickle(path: Path, spec: ModelSpec, folder: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=not trusted)
     except ForgedPickleError as error:
         raise CandidateError(f"{path.name} {error}; it is not loaded") from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        held = f" ({printable(brief(str(error)))})" if isinstance(error, OtherClassError) else ""
         raise CandidateError(
-            f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "
-            "alone (better: as .safetensors), or set model.trust: pickle if you trust whoever made the file"
+            f"{path.name} holds Python objects besides tensors{held}, and loading them could run code; save the state "
+            "dict alone (better: as .safetensors), or set model.trust: pickle if you trust whoever made the file"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a broken file, or with trust any code, raises anything)
         reason = first_line(error)
