@@ -141,7 +141,13 @@ def _asked(
     network, raw, some = trial.network, trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
     head = read_head(spec, raw, lambda: trial.beyond(some))
     randomness, notes = check_evaluation_mode(
-        trial.ask, some, trial.chunks.limit, network.in_training(), network.precision, has_mode=network.has_mode
+        trial.ask,
+        some,
+        trial.chunks.limit,
+        network.in_training(),
+        network.precision,
+        has_mode=network.has_mode,
+        quantised_by_batch=network.quantised_by_batch,
     )
     logits = head.logits(raw)
     if randomness is not None:

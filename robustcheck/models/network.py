@@ -59,6 +59,7 @@ class Network:
     precision: torch.dtype = torch.float32  # the coarsest that it works in; its scores may be wider
     has_mode: bool = True  # its file says what mode it is in; else it was set to evaluation mode after it was built
     in_training: Callable[[], str | None] = lambda: None  # what of it is in training mode by now, such as dropout
+    quantised_by_batch: bool = False  # it has layers that quantise values by their range in the batch
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
     redrawn: Redrawn | None = None  # the same built anew, if it holds other values then
     whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used

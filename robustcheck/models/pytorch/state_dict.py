@@ -55,6 +55,7 @@ _OF_ARCHIVES = "PytorchStreamReader failed"  # how torch begins to say that a pa
 _ARGUMENT_MISSING = re.compile(r"missing \d+ required ")
 _ANOTHER_SEED = 2**31 - 1  # than a policy is likely to have
 _WHOLE = (torch.int64, torch.bool)  # types of plain Python numbers, not of quantised ones
+_DYNAMIC = "torch.ao.nn.quantized.dynamic."  # layers that take the range of what they are given
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
 
@@ -81,6 +82,7 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         precision=dtype,
         has_mode=False,
         in_training=lambda: first_in_training({"": module, **unseen}),  # forward may set modes, too
+        quantised_by_batch=any(name.startswith(_DYNAMIC) for name in layer_modules(module)),
         takes=takes(module),
         redrawn=other and _redrawn(*other, path, spec),
         whole=whole,
