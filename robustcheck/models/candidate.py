@@ -25,6 +25,11 @@ from robustcheck.models.process_settings import full_precision
 from robustcheck.results import ModelInfo
 
 _NOT_COMPUTED = "the candidate's gradient cannot be computed: "
+_REENTRANT = "When use_reentrant=True, torch.utils.checkpoint is incompatible"  # how torch refuses
+_CHECKPOINTS = (
+    "its gradient checkpointing gives none of one input alone; set use_reentrant=False (torch.utils.checkpoint), or "
+    "switch gradient checkpointing off"
+)
 
 
 @dataclass(kw_only=True)
@@ -155,6 +160,8 @@ class Candidate:
 def _why(error: Exception) -> str:
     """Why a network's code gives no gradient, and what to do: not what torch advises, which gives none either."""
     reason = first_line(error)
+    if _REENTRANT in str(error):
+        return _CHECKPOINTS
     if "numpy()" not in reason:
         return reason
     reason = reason.partition(". Use ")[0]

@@ -48,6 +48,11 @@ _MEANT = (
     "model.batch_size: 1"
 )
 
+_DYNAMIC = (
+    "the candidate's scores on one image depend on the other images in the batch (they differ by {:.3g}), because its "
+    "dynamically quantised layers take the range of their values over the whole batch; set model.batch_size: 1"
+)
+
 
 def check_evaluation_mode(
     ask: Ask,
@@ -57,6 +62,7 @@ def check_evaluation_mode(
     precision: torch.dtype = torch.float32,
     *,
     has_mode: bool = True,
+    quantised_by_batch: bool = False,
 ) -> tuple[float | None, tuple[str, ...]]:
     """Ask about the same images together, and one by one, each twice: no other image may affect the scores.
 
@@ -67,6 +73,7 @@ def check_evaluation_mode(
         in_training: what is known to be in training mode.
         precision: in which scores were computed, whatever type they have now.
         has_mode: whether its file says what mode it is in; else it was set to evaluation mode after it was built.
+        quantised_by_batch: it has layers that quantise values by their range in the batch.
 
     Returns:
         How far two identical calls differ, or None if they do not; and notes.
@@ -99,6 +106,8 @@ def check_evaluation_mode(
     if draws:
         by_company = _beyond_chance(probe)
     if by_company > allowed:
+        if limit > 1 and quantised_by_batch and not (which or draws):
+            raise CandidateError(_DYNAMIC.format(by_company))
         if limit > 1 or which:
             far = f"they differ by {by_company:.3g}" + (f", and by {chance:.3g} by chance" if draws else "")
             cure = probe.cure if which else probe.cure + _MEANT

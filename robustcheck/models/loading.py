@@ -15,14 +15,14 @@ from robustcheck.data.subset import spread, stratified
 from robustcheck.errors import CandidateError, NoMemoryError
 from robustcheck.lfs_pointers import if_pointer
 from robustcheck.models import artefact, devices, stochastic
-from robustcheck.models.candidate import Candidate, SearchForm
+from robustcheck.models.candidate import Candidate, SearchForm, raw_scores
 from robustcheck.models.evaluation_mode import check_evaluation_mode
 from robustcheck.models.fast.layout import as_oracles_ask
 from robustcheck.models.memory import Chunks, is_out_of_memory
 from robustcheck.models.multilabel_head import AnyHead
-from robustcheck.models.network import Network, rows
+from robustcheck.models.network import Forward, Network, rows
 from robustcheck.models.preprocess import Preprocess
-from robustcheck.models.process_settings import check_convolutions, full_precision, left_as_found
+from robustcheck.models.process_settings import check_convolutions, full_precision, left_as_found, seed_all
 from robustcheck.models.score_kind import read_head
 from robustcheck.models.trial import Trial
 from robustcheck.policy import ModelSpec
@@ -69,7 +69,8 @@ def load_candidate(
     files = _files(path, spec)
     before = artefact.digest(files, path.parent)[1]
     with left_as_found():
-        trial = Trial.of(spec, _load_within_memory(path, spec, folder, device), samples)
+        seed_all(seed)  # what a network draws when it is built is the same each time, too
+        trial = _as_shipped(Trial.of(spec, _load_within_memory(path, spec, folder, device), samples), seed)
         preprocess, chunks = trial.preprocess, trial.chunks
         torch.manual_seed(seed)
         head, logits, randomness, probe_notes = _asked(spec, trial, progress)
@@ -113,6 +114,26 @@ def load_candidate(
     return candidate, logits
 
 
+def _as_shipped(trial: Trial, seed: int) -> Trial:
+    """The trial, if its network's answers do not depend on what was drawn when it was built.
+
+    Raises:
+        CandidateError: they do: another draw was shipped, which its file does not hold.
+    """
+    network = trial.network
+    if network.redrawn is None:
+        return trial
+    some = trial.load(trial.alike[:_PROBED])
+
+    def answers(forward: Forward) -> torch.Tensor:
+        torch.manual_seed(seed)  # what it draws when it is asked is no difference
+        return raw_scores(forward, network, trial.preprocess, trial.chunks, some)
+
+    if not torch.allclose(answers(network.forward), answers(network.redrawn.forward), equal_nan=True):
+        raise CandidateError(network.redrawn.sentence)
+    return replace(trial, network=replace(network, redrawn=None))
+
+
 def _asked(
     spec: ModelSpec, trial: Trial, progress: Callable[[int, int], None] | None
 ) -> tuple[AnyHead, torch.Tensor, float | None, tuple[str, ...]]:
@@ -120,7 +141,13 @@ def _asked(
     network, raw, some = trial.network, trial.all_scores(progress), trial.load(trial.alike[:_PROBED])
     head = read_head(spec, raw, lambda: trial.beyond(some))
     randomness, notes = check_evaluation_mode(
-        trial.ask, some, trial.chunks.limit, network.in_training(), network.precision, has_mode=network.has_mode
+        trial.ask,
+        some,
+        trial.chunks.limit,
+        network.in_training(),
+        network.precision,
+        has_mode=network.has_mode,
+        quantised_by_batch=network.quantised_by_batch,
     )
     logits = head.logits(raw)
     if randomness is not None:

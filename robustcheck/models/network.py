@@ -27,14 +27,23 @@ is bounded, so that no hostile message takes long."""
 ONLY_ASKS = "use an attack that only asks (square, nes, label_only)"
 NO_GRADIENT_PASSES = "the candidate's scores do not depend differentiably on its input: it has no gradient"
 NO_GRADIENT = (
-    f"{NO_GRADIENT_PASSES}, like quantised networks and those with a step in numpy or behind detach(); {ONLY_ASKS}, "
-    "write that step in torch, or transfer from the float network"
+    f"{NO_GRADIENT_PASSES}, like quantised networks and those with a step in numpy, behind detach(), inside "
+    f"torch.no_grad(), or by argmax or a comparison; {ONLY_ASKS}, write that step in torch so that a gradient "
+    "passes, or transfer from the float network"
 )
 """Of a network that answers with its decision, or with anything else that no gradient passes."""
 
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """The network proper: input tensor (N, …) on the network's device to raw scores (N, K) or (N,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redrawn:
+    """A network that was built once more, under another seed, and holds the same weights."""
+
+    forward: Forward
+    sentence: str  # why neither can be judged, if they answer differently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +59,9 @@ class Network:
     precision: torch.dtype = torch.float32  # the coarsest that it works in; its scores may be wider
     has_mode: bool = True  # its file says what mode it is in; else it was set to evaluation mode after it was built
     in_training: Callable[[], str | None] = lambda: None  # what of it is in training mode by now, such as dropout
+    quantised_by_batch: bool = False  # it has layers that quantise values by their range in the batch
     takes: Takes | None = None  # as far as it tells; what it is asked shows the rest
+    redrawn: Redrawn | None = None  # the same built anew, if it holds other values then
     whole: bool = False  # the file of a state dict holds the network itself, and no other architecture is used
     sources: Mapping[Path, str] = field(default_factory=dict)  # code beside the policy that is part of it, by sha256
     notes: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from robustcheck.data.samples import Samples
 from robustcheck.errors import CandidateError
 from robustcheck.models.network import Takes
-from robustcheck.models.refusals import not_one_image, reason_of
+from robustcheck.models.refusals import asked_without_gradients, not_one_image, reason_of
 from robustcheck.policy import PreprocessSpec
 from robustcheck.words import plural
 
@@ -159,6 +159,8 @@ class Preprocess:
 
     def refused(self, who: str, takes: Takes | None, stored: tuple[int, ...], error: Exception) -> str:
         """The sentence about a network that failed on images of a stored (C, H, W), and what to set if that helps."""
+        if sentence := asked_without_gradients(who, error):
+            return sentence
         shape = self.shape(stored)
         told, reason = f"inputs of {'×'.join(map(str, shape))} (channels × height × width)", reason_of(error)
         if other := not_one_image(error):

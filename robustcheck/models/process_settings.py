@@ -177,6 +177,13 @@ def left_as_found() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+def seed_all(seed: int) -> None:
+    """Seed whatever a candidate's code may draw from: torch, NumPy and Python; inside `left_as_found`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 @contextmanager
 def _torchs_defaults() -> Iterator[None]:
     """float32, on the CPU, without autocast and inference mode: what a caller has set for its own work has no effect.

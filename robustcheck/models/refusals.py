@@ -8,6 +8,7 @@ from traceback import extract_tb
 
 from robustcheck.models.network import first_line
 
+_NO_GRAPH = "does not require grad and does not have a grad_fn"  # torch, of what it is to differentiate
 _OTHERS_MISSING = re.compile(r"forward\(\) (missing \d+ required|is missing value for argument)")
 # Of three-dimensional convolutions, and of code that takes five sizes from a shape.
 _MORE_AXES = re.compile(r"weight of size \[\d+(, \d+){4}\]|\bconv3d\b|\(expected 5, got 4\)")
@@ -24,6 +25,16 @@ def not_one_image(error: Exception) -> str | None:
     if _MORE_AXES.search(reason):
         return "a candidate takes one image of two dimensions: volumes and several views are not supported"
     return None
+
+
+def asked_without_gradients(who: str, error: Exception) -> str | None:
+    """The sentence about code that computes gradients itself, whatever the inputs are; None if it is about others."""
+    if _NO_GRAPH not in str(error):
+        return None
+    return (
+        f"{who} computes gradients in its forward, but it is asked without: wrap that part in torch.enable_grad() "
+        f"({first_line(error)})"
+    )
 
 
 def reason_of(error: Exception) -> str:

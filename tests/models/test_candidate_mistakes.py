@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
+
 import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from robustcheck.errors import AccessError, CandidateError, UserCodeError
@@ -511,6 +515,32 @@ def test_a_probability_that_is_stated_as_a_logit(tmp_path):
         tiny.load(tmp_path / "net.safetensors", architecture_args={"sigmoid": True}, **options)
 
 
+class Inward(tiny.TinyNet):
+    """Adds to its scores how much they depend on the image."""
+
+    enabled = False
+
+    def forward(self, image):
+        with torch.enable_grad() if self.enabled else nullcontext():
+            image = image.requires_grad_()
+            scores = super().forward(image)
+            (gradient,) = torch.autograd.grad(scores.sum(), image, retain_graph=True)
+        return scores + 0.01 * gradient.mean()
+
+
+def test_one_that_computes_gradients_is_told_to_enable_them(tmp_path, net, monkeypatch):
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    given = {"architecture": "test_candidate_mistakes:Inward", "batch_size": 1}
+    with pytest.raises(CandidateError) as caught:
+        tiny.load(tmp_path / "net.pt", **given)
+    assert str(caught.value) == (
+        "the candidate computes gradients in its forward, but it is asked without: wrap that part in "
+        "torch.enable_grad() (element 0 of tensors does not require grad and does not have a grad_fn)"
+    )
+    monkeypatch.setattr(Inward, "enabled", True)
+    tiny.load(tmp_path / "net.pt", **given)
+
+
 # --- gradients, devices ---------------------------------------------------------------------------------------------
 
 
@@ -527,7 +557,22 @@ def test_scores_without_a_gradient(tmp_path, net, monkeypatch):
         return whole(self, image.detach()) + torch.zeros(1, requires_grad=True)
 
     monkeypatch.setattr(tiny.TinyNet, "forward", unused)
-    with pytest.raises(AccessError, match=r"like quantised networks .* in numpy .* only asks \(square,"):
+    match = (
+        r"like quantised networks .* in numpy, behind detach\(\), inside torch\.no_grad\(\), or by argmax or a "
+        r"comparison; .* only asks \(square,"
+    )
+    with pytest.raises(AccessError, match=match):
+        candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
+
+    def in_parts(self, image):
+        return torch.utils.checkpoint.checkpoint(partial(whole, self), image, use_reentrant=True)
+
+    monkeypatch.setattr(tiny.TinyNet, "forward", in_parts)
+    match = (
+        r"gradient cannot be computed: its gradient checkpointing gives none of one input alone; set "
+        r"use_reentrant=False \(torch\.utils\.checkpoint\), or switch gradient checkpointing off$"
+    )
+    with pytest.raises(AccessError, match=match):
         candidate.gradient(images, labels, labels, lambda logits, *_: logits[:, 0])
 
     def broken(self, image):

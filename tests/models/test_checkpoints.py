@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+import warnings
 
 import pytest
 import tiny_models as tiny
@@ -48,6 +49,52 @@ def test_the_only_weights_are_taken_whatever_their_key(key, name, tmp_path):
 def test_a_state_dict_alone_is_not_noted(tmp_path):
     torch.save(MODEL.state_dict(), tmp_path / "net.pt")
     assert not tiny.load(tmp_path / "net.pt")[0].info.notes
+
+
+def norms_and_directions():
+    net = tiny.TinyNet()
+    torch.nn.utils.parametrizations.weight_norm(net.conv)
+    torch.nn.utils.parametrizations.weight_norm(net.fc)
+    return net
+
+
+@pytest.fixture
+def formerly():
+    """Such a network as torch built it before 2.0, whose weights had other names."""
+    net = tiny.tiny_net(seed=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it still can, and says not to
+        for part in (net.conv, net.fc):
+            torch.nn.utils.weight_norm(part)
+    return net
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("wrapping", ["", "module."])
+def test_former_names_are_taken_where_torch_takes_them(wrapping, counted, formerly, tmp_path):
+    state = {wrapping + name: value for name, value in formerly.state_dict().items() if counted or "num_b" not in name}
+    torch.save(state, tmp_path / "net.pt")
+    candidate, logits = tiny.load(tmp_path / "net.pt", architecture="test_checkpoints:norms_and_directions")
+    _is(logits, formerly.eval())
+    assert (
+        "torch takes conv.weight_g, conv.weight_v, fc.weight_g, … in the file for "
+        "conv.parametrizations.weight.original0, conv.parametrizations.weight.original1, "
+        "fc.parametrizations.weight.original0, … of the network"
+    ) in candidate.info.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: state | {"conv.weight_v": torch.ones(3, 1, 5, 5)}, "original1 is (3, 1, 5, 5) in the file"),
+        (lambda state: state | {"conv.weight_g": torch.ones(3, 1, 1, 1, dtype=torch.int8)}, "original0 (int8)"),
+        (lambda state: state | {"other": torch.ones(1)}, "but also other, for"),
+        (lambda state: {name: value for name, value in state.items() if name != "fc.weight_g"}, "2 missing: fc.para"),
+    ],
+)
+def test_what_has_former_names_is_checked_as_everything_is(change, sentence, formerly, tmp_path):
+    torch.save(change(dict(formerly.state_dict())), tmp_path / "net.pt")
+    assert sentence in _said(tmp_path / "net.pt", architecture="test_checkpoints:norms_and_directions")
 
 
 @pytest.mark.parametrize(("first", "second"), [("model", "model_ema"), ("state_dict", "state_dict_ema")])

@@ -543,6 +543,26 @@ def test_who_means_the_batch_to_count_is_told_of_single_images(tmp_path):
     tiny.load(tmp_path / "net.pt", **options, batch_size=1)
 
 
+@pytest.mark.parametrize("name", ["net.pt", "net.ts"])
+def test_dynamically_quantised_layers_are_the_cause_that_is_told(name, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Flatten(), nn.Linear(30, 8), nn.ReLU(), nn.Linear(8, 2))
+    net = tiny.quietly(torch.ao.quantization.quantize_dynamic, layers.eval(), {nn.Linear})
+    if name == "net.pt":
+        tiny.quietly(torch.save, net, tmp_path / name)
+    else:
+        tiny.save_script(net, tmp_path / name)
+    given = {"trust": "pickle", "architecture": None} if name == "net.pt" else {}
+    match = (
+        r"^the candidate's scores on one image depend on the other images in the batch \(they differ by [\d.e-]+\), "
+        r"because its dynamically quantised layers .* over the whole batch; set model\.batch_size: 1$"
+    )
+    with pytest.raises(CandidateError, match=match):
+        tiny.load(tmp_path / name, **given)
+    tiny.load(tmp_path / name, **given, batch_size=1)
+
+
 def test_torchscript_is_asked_in_the_mode_it_ships_in(tmp_path):
     """Without layers that mind it, a forgotten eval() changes nothing, and nothing is said."""
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)).train()

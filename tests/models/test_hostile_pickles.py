@@ -329,3 +329,21 @@ def test_where_code_was_written_is_not_read(scripted, tmp_path, monkeypatch):
     tiny.load(scripted)
     assert seen
     assert not any(name.endswith(".debug_pkl") for name in seen)
+
+
+def test_the_class_of_an_object_is_named(tmp_path, refused):
+    torch.save({"args": argparse.Namespace(lr=0.1)}, tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", r"net\.pt holds Python objects besides tensors \(argparse\.Namespace\), and loading")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x" * 10_000_000, r"\(aux\.x{196}…\), and"),
+        ("a\u202eb\x1b[2J", r"\(aux\.a\\u202eb\\x1b\[2J\), and"),
+    ],
+    ids=["long", "unprintable"],
+)
+def test_a_class_of_any_name_is_told_briefly(name, told, tmp_path, refused, unasked):
+    _write(tmp_path / "net.pt", f"caux\n{name}\n".encode())
+    refused(tmp_path / "net.pt", rf"^net\.pt holds Python objects besides tensors {told} .{{,200}}$")

@@ -40,11 +40,16 @@ _ALLOWED_BY_TORCH = ("builtins", "traceback", "torch")  # what is no user's: exc
 _LATIN = ("latin1", "latin-1", "iso-8859-1")
 
 
+class OtherClassError(pickle.UnpicklingError):
+    """A file holds an object of a class that is none of tensors; the class, by any name that a file may give it."""
+
+
 def check_checkpoint(source: Path | io.BytesIO) -> None:
     """Look through all that torch would unpickle of a file, as it reads it.
 
     Raises:
         ForgedPickleError: it asks for more than such a file holds.
+        OtherClassError: it holds an object of a class whose code would run.
         pickle.UnpicklingError: it holds what torch.save does not write of tensors, collections and numbers.
         Exception: any other: it is broken.
     """
@@ -163,7 +168,7 @@ class _Checkpoint(Reader):
         if f"{module}.{name}" in self._allowed:
             return self._made_by_user
         if module not in ("torch", "torch.storage", "torch.cuda"):
-            raise pickle.UnpicklingError(f"it holds {module}.{name}")
+            raise OtherClassError(f"{module}.{name}")
         return _Named(name)
 
     def persistent_load(self, told: Any) -> _Storage:

@@ -9,7 +9,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from torch.nn.parameter import is_lazy
 from robustcheck.errors import CandidateError, RobustcheckError
 from robustcheck.importing import import_callable, module_in_place, modules_beside
 from robustcheck.models.artefact import check_archive
-from robustcheck.models.network import Network, Takes, dtype_of, first_line, freeze, in_dtype
+from robustcheck.models.network import Network, Redrawn, Takes, dtype_of, first_line, freeze, in_dtype
 from robustcheck.models.output_selection import Answering
+from robustcheck.models.process_settings import seed_all
 from robustcheck.models.pytorch.checkpoint import (
     Weights,
     chosen,
@@ -31,14 +32,15 @@ from robustcheck.models.pytorch.checkpoint import (
     weights_in,
     without_wrapping,
 )
-from robustcheck.models.pytorch.checkpoint_pickle import check_checkpoint
+from robustcheck.models.pytorch.checkpoint_pickle import OtherClassError, check_checkpoint
+from robustcheck.models.pytorch.drawn import first_drawn, unsaved
 from robustcheck.models.pytorch.hyper_parameters import compared
 from robustcheck.models.pytorch.pickles import ForgedPickleError
 from robustcheck.models.pytorch.unregistered import first_in_training, unregistered, unregistered_note
 from robustcheck.policy import ModelSpec
 from robustcheck.policy.model_spec import whole_model
 from robustcheck.user_code_files import own_sources, written_in
-from robustcheck.words import brief, listed, shown
+from robustcheck.words import brief, listed, printable, shown
 
 _MOST_NAMED = 3
 _OTHER_NAMES = (
@@ -51,7 +53,9 @@ _WRITE_A_FUNCTION = (
 )
 _OF_ARCHIVES = "PytorchStreamReader failed"  # how torch begins to say that a part of an archive is not as it should be
 _ARGUMENT_MISSING = re.compile(r"missing \d+ required ")
+_ANOTHER_SEED = 2**31 - 1  # than a policy is likely to have
 _WHOLE = (torch.int64, torch.bool)  # types of plain Python numbers, not of quantised ones
+_DYNAMIC = "torch.ao.nn.quantized.dynamic."  # layers that take the range of what they are given
 _Conv = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 
 
@@ -62,9 +66,10 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         CandidateError: the file is not a state dict, or is one of another architecture.
     """
     content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, spec, folder)
-    module, whole, sources, notes = _network(content, path, spec, folder)
-    module.eval().to(device)
-    freeze(module)
+    module, whole, sources, notes, other = _network(content, path, spec, folder)
+    for one in (module, *([other[1]] if other else [])):
+        one.eval().to(device)
+        freeze(one)
     unseen = unregistered(module)
     if not whole and (said := unregistered_note(unseen)):
         notes = (*notes, said)
@@ -77,7 +82,9 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
         precision=dtype,
         has_mode=False,
         in_training=lambda: first_in_training({"": module, **unseen}),  # forward may set modes, too
+        quantised_by_batch=any(name.startswith(_DYNAMIC) for name in layer_modules(module)),
         takes=takes(module),
+        redrawn=other and _redrawn(*other, path, spec),
         whole=whole,
         sources=sources,
         notes=notes,
@@ -86,8 +93,8 @@ def load_state_dict(path: Path, spec: ModelSpec, folder: Path, device: torch.dev
 
 def _network(
     content: Any, path: Path, spec: ModelSpec, folder: Path
-) -> tuple[torch.nn.Module, bool, dict[Path, str], tuple[str, ...]]:
-    """The network, whether the file holds it as a whole, the files that it is written in, and notes."""
+) -> tuple[torch.nn.Module, bool, dict[Path, str], tuple[str, ...], tuple[str, torch.nn.Module] | None]:
+    """The network, whether the file holds it as a whole, the files that it is written in, notes, and see `_another`."""
     found: Mapping[str, Weights] = weights_in(content, spec.weights)
     built: tuple[torch.nn.Module, dict[Path, str]] | None = None
     if spec.architecture is None:
@@ -112,10 +119,38 @@ def _network(
                 f"the file also holds tensors of the shapes of its parameters under {listed(map(shown, beside))}, "
                 f"perhaps averages of weights; {f'those under {key!r}' if key else 'the others'} are judged",
             )
-        return built[0], False, built[1], notes + said
+        return built[0], False, built[1], notes + said, _another(built[0], weights, path, spec, folder)
     if spec.architecture is not None:
         notes += (f"the file holds the network itself: {spec.architecture}, the architecture, is not used",)
-    return weights, True, own_sources(layer_modules(weights), folder=folder), notes
+    return weights, True, own_sources(layer_modules(weights), folder=folder), notes, None
+
+
+def _another(
+    module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec, folder: Path
+) -> tuple[str, torch.nn.Module] | None:
+    """What a network with these weights holds that another seed makes otherwise, and the one with it; if any."""
+    if not unsaved(module):
+        return None
+    assert spec.architecture is not None
+    seed_all(_ANOTHER_SEED)
+    try:
+        other, _ = build(spec.architecture, spec.architecture_args, folder)
+        _fill(other, weights, path, spec)
+    except CandidateError:  # as where a function can be called only once
+        return None
+    where = first_drawn(module, other)
+    return None if where is None else (where, other)
+
+
+def _redrawn(where: str, other: torch.nn.Module, path: Path, spec: ModelSpec) -> Redrawn:
+    return Redrawn(
+        forward=in_dtype(Answering(other, spec.output_name), dtype_of(other)),
+        sentence=(
+            f"{printable(brief(where))} of {spec.architecture} is drawn when the network is built, its scores depend "
+            f"on it, and it is not in {path.name}: register it as a buffer that is saved (register_buffer), and save "
+            "the weights of the network that you ship again"
+        ),
+    )
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -142,10 +177,11 @@ def _read_pickle(path: Path, spec: ModelSpec, folder: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=not trusted)
     except ForgedPickleError as error:
         raise CandidateError(f"{path.name} {error}; it is not loaded") from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        held = f" ({printable(brief(str(error)))})" if isinstance(error, OtherClassError) else ""
         raise CandidateError(
-            f"{path.name} holds Python objects besides tensors, and loading them could run code; save the state dict "
-            "alone (better: as .safetensors), or set model.trust: pickle if you trust whoever made the file"
+            f"{path.name} holds Python objects besides tensors{held}, and loading them could run code; save the state "
+            "dict alone (better: as .safetensors), or set model.trust: pickle if you trust whoever made the file"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a broken file, or with trust any code, raises anything)
         reason = first_line(error)
@@ -218,9 +254,9 @@ def layer_modules(module: torch.nn.Module) -> set[str]:
 def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Path, spec: ModelSpec) -> tuple[str, ...]:
     """Put weights into their places; what the reader of a report should know about it."""
     wanted = module.state_dict()
-    weights = without_wrapping(weights, wanted)
-    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in weights if name not in wanted]
+    given = without_wrapping(weights, wanted)
+    weights = _renamed(module, given, wanted)
+    missing, unexpected = _misfits(weights, wanted)
     reshaped = [
         f"{name} is {tuple(weights[name].shape)} in the file and {tuple(wanted[name].shape)} in the architecture"
         for name in wanted
@@ -269,9 +305,40 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Pa
         for name, place in wanted.items()
         if name in weights and place.is_floating_point() and weights[name].dtype != place.dtype
     }
-    return tuple(
-        f"its weights are stored as {kind}, but the network works in {works}" for kind, works in sorted(stored)
+    former, present = [name for name in given if name not in weights], [name for name in weights if name not in given]
+    renamed = [f"torch takes {_some(former)} in the file for {_some(present)} of the network"] if former else []
+    return (
+        *renamed,
+        *(f"its weights are stored as {kind}, but the network works in {works}" for kind, works in sorted(stored)),
     )
+
+
+def _renamed(
+    module: torch.nn.Module, weights: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights by the names that layers' own hooks give them, as when torch loads them.
+
+    `parametrizations.weight_norm` takes the names of the older `weight_norm`. Hooks may do anything else, so they are
+    asked only where names do not fit, and count only where more of them fit then.
+    """
+    if not any(_misfits(weights, wanted)):
+        return weights
+    renamed = dict(weights)
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        for hook in part._load_state_dict_pre_hooks.values():
+            own = {name: value for name, value in renamed.items() if name.startswith(prefix)}
+            others = {name: value for name, value in renamed.items() if name not in own}
+            with suppress(Exception):
+                hook(own, prefix, {}, True, [], [], [])
+                renamed = {**others, **own}
+    return min(weights, renamed, key=lambda some: sum(map(len, _misfits(some, wanted))))
+
+
+def _misfits(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """The names that are missing, and those that are not wanted."""
+    missing = [name for name in wanted if name not in weights and not name.endswith("num_batches_tracked")]
+    return missing, [name for name in weights if name not in wanted]
 
 
 def _packed(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], name: str) -> bool:

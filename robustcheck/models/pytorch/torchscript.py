@@ -34,6 +34,9 @@ _NAMESPACES = "aten|prim|quantized|_quantized|prepacked|torchvision"
 _NAMED_OPS = re.compile(r"^ +ops : ", re.MULTILINE)  # a layer's attribute, where its class declares it
 _FOREIGN = re.compile(rf"(?<![\w.])ops\b(?!\.(?:{_NAMESPACES})\.\w)[\w.]*")
 _PLAIN_TYPES = frozenset({"TensorType", "NoneType", "IntType", "FloatType", "BoolType", "StringType", "NumberType"})
+_DYNAMIC = re.compile(
+    r"quantized::\w*_dynamic|aten::quantized_"
+)  # operators that take the range of what they are given
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 
@@ -75,6 +78,7 @@ def load_torchscript(path: Path, device: torch.device, output: str | None) -> Ne
         convolves_as_laid_out=dtype == torch.float32,
         precision=dtype,
         takes=_takes(module),
+        quantised_by_batch=any(_DYNAMIC.match(node.kind()) for node in _nodes(module.inlined_graph)),
         in_training=lambda: next((name for name, part in module.named_modules() if _trains(part)), None),
     )
 

@@ -26,8 +26,8 @@ def unregistered(module: nn.Module) -> dict[str, nn.Module]:
         for name, part in module.named_modules()
         for attribute, value in vars(part).items()
         if attribute != "_modules"
-        for where, held in _modules_in(value, f"{name}.{attribute}".removeprefix("."))
-        if held not in own
+        for where, held in inside(value, f"{name}.{attribute}".removeprefix("."))
+        if isinstance(held, nn.Module) and held not in own
     }
 
 
@@ -51,9 +51,10 @@ def unregistered_note(held: Mapping[str, nn.Module]) -> str | None:
     return f"the weights of {first} come from its code, not from the file: torch does not see them there"
 
 
-def _modules_in(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(value, nn.Module):
-        yield where, value
-    elif depth < _DEEPEST and type(value) in _PLAIN:  # others may do anything when they are searched
+def inside(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """What an attribute holds, by name: itself, or what lies in its lists, tuples, sets and dictionaries."""
+    if depth < _DEEPEST and type(value) in _PLAIN:  # others may do anything when they are searched
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _modules_in(item, f"{where}[{key!r}]", depth + 1)
+            yield from inside(item, f"{where}[{key!r}]", depth + 1)
+    else:
+        yield where, value
