@@ -28,9 +28,7 @@ EXPLAINED_ON = 8  # samples, with two patterns each
 _FEWEST_PASSES = 100  # of a gate, from which on patterns are tried, whatever that costs
 LEAST_EXPLAINED = 0.5  # of the squares; a ResNet-50 at 224x224 has .70 to .86, others .94 and more
 DOUBTFUL = 0.6
-_BENT = (
-    0.8  # below this it is told apart whether the network bends within the change or part of its gradient is missing
-)
+_BENT = 0.8  # below this, either the network bends within the change or part of its gradient is missing
 _FINER = (4, 16)  # times smaller changes: of a network that bends .95 and more is explained, of a part always the same
 _ALIKE = 0.15  # shares that differ by this much are not the same: of stairs, ever less is explained
 _WHOLE = 0.9
