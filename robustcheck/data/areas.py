@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -97,14 +98,26 @@ class MaskFolder:
     folder: Path
     shown: str
 
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse masks whose names differ only in spelling from those that samples' masks have; see `BoxTable`.
+
+        Raises:
+            DataError: there is one.
+        """
+        called = {str(file): name for name in names for file in _masks_of(name)}
+        meant = {folded(file): file for file in called}
+        for folder, _, files in os.walk(self.folder):
+            for path in sorted((Path(folder) / file).relative_to(self.folder).as_posix() for file in files):
+                if path not in called and (file := meant.get(folded(path))) is not None:
+                    raise DataError(
+                        f"{self.shown}: no sample has a mask called {path!r}, so it would be left out; the mask of "
+                        f"{called[file]} is called {file!r}"
+                    )
+
     def mask(self, name: str, height: int, width: int) -> Mask:
         """The pixels of its own mask."""
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts:
-            return np.zeros((height, width), bool)
-        plain = parts if parts.suffix[1:].isdigit() else parts.with_suffix("")  # scanners name files 1.2.840.5
-        for file in (parts.with_name(f"{parts.name}.png"), plain.with_name(f"{plain.name}.png"), parts):
-            if file.suffix.lower() in _LOSSLESS and (self.folder / file).is_file():
+        for file in _masks_of(name):
+            if (self.folder / file).is_file():
                 mask = open_files([(str(file), self.folder / file)]).image(0).any(axis=0)
                 if mask.shape != (height, width):
                     raise DataError(
@@ -149,6 +162,16 @@ class OneMask:
 Area: TypeAlias = Boxes | BoxTable | MaskFolder | OneMask
 """A part of each image: `mask` is its pixels (H, W) on a sample of that name and size, or a `DataError` where what
 describes it cannot be read, or does not fit the image."""
+
+
+def _masks_of(name: str) -> list[PurePosixPath]:
+    """The files, in a folder of masks, that a sample's mask may lie in; none outside of it."""
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts:
+        return []
+    plain = parts if parts.suffix[1:].isdigit() else parts.with_suffix("")  # scanners name files 1.2.840.5
+    files = (parts.with_name(f"{parts.name}.png"), plain.with_name(f"{plain.name}.png"), parts)
+    return [file for file in files if file.suffix.lower() in _LOSSLESS]
 
 
 def _touched(boxes: Sequence[Sequence[float | Fraction]], height: int, width: int) -> Mask:

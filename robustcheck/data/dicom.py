@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from robustcheck.data.codestream import size_of, turned_to_rgb, unpacked_length
 from robustcheck.data.decoding_work import check_work
+from robustcheck.data.pictures import whole_files_only
 from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
@@ -36,10 +38,11 @@ _LONGEST = 64  # bytes of a value of `_TAGS`
 _AS_STORED = (1.0, 0.0)  # a slope and an intercept that change nothing
 _RLE_SLACK = 64  # segments are padded
 _OF_PIXELS = ["PixelData", "PlanarConfiguration"]  # one frame needs no table of offsets
+_TABLE = "ModalityLUTSequence"  # which may be long; only whether there is one is asked
 _TAGS = [
     "Modality", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept",
-    "RescaleSlope", "RescaleType", "ModalityLUTSequence",
+    "RescaleSlope", "RescaleType", _TABLE,
 ]  # fmt: skip
 
 
@@ -56,7 +59,8 @@ class Scan:
     inverted: bool  # its largest value is black
     intercept: int | None  # Hounsfield units of a stored 0; None: it has none
     rescale: tuple[float, float]  # slope and intercept that its header maps values by
-    mapped: bool  # it maps them to others by these, or by a table, and that is not applied
+    table: bool  # its header maps values by a table instead
+    mapped: bool  # it maps them to others, and that is not applied
     padding: tuple[int, int] | None  # of a CT: stored values, both included, that stand where nothing was measured
 
     def holds(self, bits: int) -> bool:
@@ -77,12 +81,14 @@ class Scan:
     def rescaling(self) -> str:
         """How its header maps values, as a message says it."""
         slope, intercept = self.rescale
+        if self.table:
+            return "a table of its own"
         return f"{slope:.15g} · value {'-' if intercept < 0 else '+'} {abs(intercept):.15g}"
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is peculiar to it."""
-        by = f" by {self.rescaling}" if self.rescale != _AS_STORED else ""
+        by = f" by {self.rescaling}" if self.table or self.rescale != _AS_STORED else ""
         told = {
             "are MONOCHROME1 and inverted, so that larger is brighter": self.inverted,
             f"rescale their values{by}, which is not applied: pixels are as stored": self.mapped,
@@ -155,10 +161,12 @@ def open_scan(name: str, path: Path) -> Scan:
             raise DataError(f"{name} holds {frames} frames: store each as a file of its own")
         depth = _depth(header, name, samples)
         height, width = header.Rows, header.Columns
-        if not 0 < height * width <= MAX_PIXELS:
+        if height < 1 or width < 1:
+            raise DataError(f"{name} holds no image: its header has {height} Rows and {width} Columns")
+        if height * width > MAX_PIXELS:
             raise DataError(f"{name} claims {width} x {height} pixels; {MAX_PIXELS} is the limit")
+        rescale = _rescale(header, name)
         intercept = _intercept(header) if colours == "MONOCHROME2" else None
-        rescale = _rescale(header)
         return Scan(
             name=name,
             path=path,
@@ -169,7 +177,8 @@ def open_scan(name: str, path: Path) -> Scan:
             inverted=colours == "MONOCHROME1",
             intercept=intercept,
             rescale=rescale,
-            mapped=intercept is None and (rescale != _AS_STORED or "ModalityLUTSequence" in header),
+            table=intercept is None and _TABLE in header,
+            mapped=intercept is None and (rescale != _AS_STORED or _TABLE in header),
             padding=None if intercept is None else _padding(header),
         )
 
@@ -194,7 +203,7 @@ class _BoundedReader(BufferedReader):
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[BufferedReader]:
     """The file; whatever pydicom raises becomes a sentence, and what it warns of is left to whoever made the file."""
-    with parsing(name), _BoundedReader(FileIO(path)) as file, warnings.catch_warnings():
+    with parsing(name), whole_files_only(), _BoundedReader(FileIO(path)) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield file
 
@@ -202,7 +211,10 @@ def _opened(path: Path, name: str) -> Iterator[BufferedReader]:
 def _header(file: BufferedReader, name: str) -> Any:
     """The elements that `_TAGS` names, of a file that is at its beginning."""
     if file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] != _MAGIC:
-        raise DataError(f"{name} is not a DICOM file: it does not begin with 128 bytes and DICM")
+        raise DataError(
+            f"{name} is not a DICOM file: it does not begin with 128 bytes and DICM; write it with its file header "
+            "(pydicom: save_as(…, enforce_file_format=True))"
+        )
     header, syntax = _read(file, name, _TAGS, stop_before_pixels=True)
     for tag in ("Rows", "Columns", "BitsAllocated", "BitsStored"):
         if not isinstance(header.get(tag), int):
@@ -222,7 +234,9 @@ def _read(file: BufferedReader, name: str, tags: list[str], *, stop_before_pixel
         raise DataError(f"{name} is deflated as a whole: store it uncompressed, or compress only its pixels")
     file.seek(0)
     data = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
-    for tag in _TAGS:  # before they are looked at: a number of a hundred megabytes is a list of millions
+    for tag in set(_TAGS) - {
+        _TABLE
+    }:  # before they are looked at: a number of a hundred megabytes is a list of millions
         raw = data.get_item(tag) if tag in data else None
         if isinstance(value := getattr(raw, "value", None), bytes) and len(value) > _LONGEST:
             raise DataError(f"{name}: its {tag} has {len(value)} bytes, more than it can need")
@@ -250,10 +264,13 @@ def _intercept(header: Any) -> int | None:
     return int(intercept) if intercept is not None and intercept == int(intercept) else None
 
 
-def _rescale(header: Any) -> tuple[float, float]:
+def _rescale(header: Any, name: str) -> tuple[float, float]:
     """Slope and intercept; one that is missing or empty changes nothing."""
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    found = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    if not all(map(isfinite, found)):
+        raise DataError(f"{name} rescales its values by {found[0]:g} and {found[1]:g}, which are no numbers")
+    return found
 
 
 def _padding(header: Any) -> tuple[int, int] | None:
@@ -285,9 +302,9 @@ def _decoder(syntax: str, name: str) -> Any:
         raise DataError(f"{name} is in {called}; store it uncompressed") from None
     if not decoder.is_available:
         packages = " or ".join(reason.partition(" - requires ")[2] for reason in decoder.missing_dependencies)
+        advice = "install gdcm with pip install 'pytest-robustcheck[dicom]', or " * ("gdcm" in packages)
         raise DataError(
-            f"{name} is compressed as {called}, which needs another package ({packages}); "
-            "install gdcm with pip install 'pytest-robustcheck[dicom]', or store it uncompressed"
+            f"{name} is compressed as {called}, which needs another package ({packages}); {advice}store it uncompressed"
         )
     return decoder
 

@@ -16,6 +16,12 @@ from robustcheck.data.splits import folder_of_split, split_of
 from robustcheck.errors import DataError
 from robustcheck.words import did_you_mean, listed
 
+# Images of other kinds, by their last ending: medical ones, compressed ones, and what cameras and browsers save.
+_OTHER_IMAGES = frozenset(
+    {".avif", ".bmp", ".gif", ".gz", ".heic", ".heif", ".hdr", ".j2k", ".jp2", ".jxl", ".mha", ".mhd", ".mnc", ".nii"}
+    | {".npy", ".npz", ".nrrd", ".pgm", ".pnm", ".ppm", ".svs", ".webp", ".zip"}
+)
+
 
 def folder_listing(root: Path, wanted: Wanted) -> Listing:
     """Every image of every class, sorted by name; an image is called by its path in the folder.
@@ -57,7 +63,8 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
     entries = [(entry, name, _is_image(entry)) for label, name in called.items() for entry in _visible(label)]
     images = [(entry, label) for entry, label, shows in entries if shows]
     others = [(entry, label) for entry, label, shows in entries if not shows]
-    notes += _left_out([*(entry for entry, _ in others), *(e for e in _visible(base) if not e.is_dir())], root)
+    beside = [*(entry for entry, _ in others), *(entry for entry in _visible(base) if not entry.is_dir())]
+    notes += _left_out(beside, root)
     absent = set(called.values()) - {label for _, label in images}
     files = [(entry.relative_to(root).as_posix(), entry) for entry, _ in images]
     _refuse_escapes(files, root)
@@ -67,6 +74,9 @@ def _listing(root: Path, wanted: Wanted) -> Listing:
         take=lambda indexes: take_files(files, indexes, bits=wanted.bits, hounsfield=wanted.hounsfield),
         split=split if base != root else None,
         notes=tuple(notes),
+        not_read=_left_out(
+            [entry for entry in beside if entry.is_dir() or entry.suffix.lower() in _OTHER_IMAGES], root
+        ),
         without={
             label: "; ".join(
                 _left_out([entry for entry, own in others if own == label], root) or ["its folder is empty"]
@@ -80,11 +90,15 @@ def _left_out(entries: Sequence[Path], root: Path) -> list[str]:
     """The notes on entries that are no samples, and why."""
     folders = [entry.relative_to(root).as_posix() for entry in entries if entry.is_dir()]
     others = [entry.relative_to(root).as_posix() for entry in entries if not entry.is_dir()]
-    told = {
-        "folders inside classes, which are not searched,": folders,
-        f"entries that are not {KINDS}": others,
-    }
-    return [f"{len(names)} {what} were left out: {listed(names, limit=3)}" for what, names in told.items() if names]
+    told = (
+        ("folder inside a class, which is not searched,", "folders inside classes, which are not searched,", folders),
+        (f"entry that is not {KINDS}", f"entries that are not {KINDS}", others),
+    )
+    return [
+        f"{len(names):,} {f'{many} were' if names[1:] else f'{one} was'} left out: {listed(names, limit=3)}"
+        for one, many, names in told
+        if names
+    ]
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -102,6 +102,7 @@ def load_samples(data: DataSpec, model: ModelSpec, *, folder: Path, seed: int = 
         group_names=None if data.group is None else columns[data.group],
         subgroups=subgroups,
         absent=tuple(absent),
+        not_read=tuple(listing.not_read),
     )
 
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COLORMAP,
     PHOTOMETRIC_INTERPRETATION,
     SAMPLEFORMAT,
     TILELENGTH,
@@ -34,11 +35,12 @@ from robustcheck.data.reading import MAX_PIXELS, check_memory, parsing
 from robustcheck.data.samples import Shape
 from robustcheck.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # how it begins, in a container and alone
 _TIFF = (b"II", b"MM")  # how it begins, as the EXIF block in other files does
 _ORIENTATION, _TURNS = ExifTags.Base.Orientation, range(2, 9)  # 1 is as it is, and Pillow leaves others alone
+_FULL = 256  # below it, the 16 bits of a TIFF's colours are the lower 8 alone
 _SIGNED, _WHITE_IS_ZERO = 2, 0  # of a TIFF's SampleFormat and PhotometricInterpretation
 
 
@@ -122,7 +124,7 @@ def channels_of(name: str, path: Path) -> int:
 @contextmanager
 def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[str, Image.Image]]:
     """A file's digest, if it is wanted, and its image, opened but not decoded."""
-    with parsing(name), path.open("rb") as file:
+    with parsing(name), whole_files_only(), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest() if digested else ""
         file.seek(0)
         begin = file.read(8)
@@ -149,6 +151,16 @@ def _opened(path: Path, name: str, *, digested: bool = True) -> Iterator[tuple[s
                 file.seek(0)
                 check_work(file.read(), name)
             yield sha256, opened
+
+
+@contextmanager
+def whole_files_only() -> Iterator[None]:
+    """Have Pillow refuse files that are cut short, also where the user's code has told it to fill them up."""
+    told, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = told
 
 
 def _check_tile(opened: TiffImageFile, name: str) -> None:
@@ -181,6 +193,10 @@ def _layout(opened: Image.Image, name: str) -> tuple[int, int]:
         return 1, min(bits, 16)
     if mode not in ("1", "L", "P", "RGB"):
         raise DataError(f"{name} is of mode {mode}: store it as grey of 8 or 16 bits, or as RGB")
+    if mode == "P" and isinstance(opened, TiffImageFile) and 0 < max(opened.tag_v2.get(COLORMAP, (0,))) < _FULL:
+        raise DataError(
+            f"{name} has a colour map of 8 bits where TIFF has 16, which Pillow reads as black: store it as grey or RGB"
+        )
     if mode == "P":
         return 1 if _grey_palette(opened) else 3, 8  # the palette's colours have 8 bits, however few their numbers have
     if mode == "L" and isinstance(opened, TiffImageFile) and _SIGNED in opened.tag_v2.get(SAMPLEFORMAT, ()):

@@ -92,6 +92,7 @@ class Listing:
     by_number: bool = False  # the source calls labels by their places in the policy's, from 0, and not by names
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    not_read: Sequence[str] = ()  # what it holds that may be samples and is not read, and how much of it
     without: Mapping[str, str] = field(default_factory=dict)  # why labels have no sample, where the source shows it
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # those asked for: a text for each sample
 
@@ -111,6 +112,7 @@ class Samples:
         group_names: (N,) what the source calls the group of each; None without groups.
         subgroups: the columns that the policy names, in its order, with the value of each sample (N,).
         absent: labels that no sample of the whole source bears, of which these may be a subset.
+        not_read: what the source holds that may be samples and is not read, a sentence for each kind.
     """
 
     names: tuple[str, ...]
@@ -122,6 +124,7 @@ class Samples:
     group_names: tuple[str, ...] | None = None
     subgroups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
+    not_read: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

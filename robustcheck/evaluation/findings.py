@@ -25,6 +25,7 @@ CODES = frozenset(MEANINGS) | {
     "gradient-not-finite",
     "hardly-examined",
     "holds-whatever-is-turned",
+    "images-left-out",
     "label-without-samples",
     "lost-in-rounding",
     "lost-on-fresh-looks",

@@ -116,6 +116,7 @@ class Setting:
             among=among,
             contents=self.samples.contents,
             absent=self.samples.absent,
+            not_read=self.samples.not_read,
             range_notes=self.range_notes,
         )
 

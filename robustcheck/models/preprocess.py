@@ -132,7 +132,7 @@ class Preprocess:
         if self._spec.window is None:
             return None
         low, high = self._spec.window
-        return f"its window is {low:g} to {high:g} {'HU' if self._is_ct else 'as stored'}"
+        return f"its window is {low:g} to {high:g} {'HU' if self._is_ct else 'as stored, dark to bright'}"
 
     def _can_show(self, low: float, high: float) -> bool:
         """Whether a window shows something; for CT it may be wider than what is stored."""

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from robustcheck.report.gate import gate_text
 from robustcheck.results import GateResult
-from robustcheck.words import listed
+from robustcheck.words import behind_bars, listed
 
 _SECONDS_BETWEEN = 0.1
 
@@ -148,6 +148,8 @@ class Bars:
     def _print_alike(self) -> None:
         if self._alike and not self._quiet:
             first = gate_text(self._alike[0]).splitlines()[0]
+            more = behind_bars(self._alike[0].error or "")[1:]
             names = listed((gate.id for gate in self._alike), limit=len(self._alike))
-            self._console.print(f"{names}: {first}", markup=False, highlight=False, soft_wrap=True)
+            told = "\n".join([f"{names}: {first}", *more])
+            self._console.print(told, markup=False, highlight=False, soft_wrap=True)
         self._alike.clear()

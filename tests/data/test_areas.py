@@ -87,6 +87,22 @@ def test_a_folder_has_a_mask_a_sample(tmp_path):
         area.mask("test/17", 3, 3)
 
 
+def test_a_mask_that_is_called_otherwise_than_its_sample_is_refused(tmp_path):
+    """It would protect nothing."""
+    names = ["test/17.dcm", "test/18.dcm", "test/M\u00fcller.png"]
+    for name in ("test/17.png", "test/18.dcm.png", "test/of_another_split.png", "test/notes.txt"):
+        _picture(tmp_path / "masks" / name, [[255]]) if name.endswith("png") else None
+    area = load_area("masks", tmp_path)
+    area.check_names(names)
+    for slip, meant in (("Test/17.png", "test/17.png"), ("test/Mu\u0308ller.png", names[2])):
+        _picture(tmp_path / "masks" / slip, [[255]])
+        with pytest.raises(DataError) as caught:
+            area.check_names(names)
+        assert str(caught.value).startswith(f"masks: no sample has a mask called {slip!r}, so it would be left out; ")
+        assert str(caught.value).endswith(f" is called {meant!r}")
+        (tmp_path / "masks" / slip).unlink()
+
+
 def test_names_do_not_lead_out_of_the_folder(tmp_path):
     (tmp_path / "masks").mkdir()
     _picture(tmp_path / "secret.png", [[255]])

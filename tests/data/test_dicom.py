@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 from rawpng import grey_png
@@ -63,6 +65,21 @@ def test_files_whose_stored_values_mean_different_things(scan):
     assert open_files(named[::2]).notes == (
         "2 files, first a.dcm, rescale their values by 0.5 · value + 0, which is not applied: pixels are as stored",
     )
+
+
+def test_a_table_that_maps_values_may_be_long_and_is_not_applied(scan):
+    """It is no reason to refuse a file, but to tell files with and without one apart."""
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [4096, 0, 16], np.arange(4096, dtype=np.uint16).tobytes()
+    stored = np.array([[0, 4095]], np.uint16)
+    mapped = ("a.dcm", scan(stored, name="a.dcm", bits=12, ModalityLUTSequence=[table]))
+    plain = ("b.dcm", scan(stored, name="b.dcm", bits=12))
+    images = open_files([mapped])
+    assert images.image(0).tolist() == [[[0, 4095]]]
+    (note,) = images.notes
+    assert "rescale their values by a table of its own, which is not applied: pixels are as stored" in note
+    with pytest.raises(DataError, match=r"^b.dcm maps stored values by 1 · value \+ 0 and a.dcm a table of its own: "):
+        open_files([mapped, plain])
 
 
 def test_signed_values_begin_at_the_lowest(scan):
@@ -164,6 +181,32 @@ def test_files_of_others_are_as_pydicom_reads_them(name):
 
 
 @pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"Rows": 0}, "holds no image: its header has 0 Rows and 2 Columns"),
+        ({"RescaleSlope": "nan"}, "rescales its values by nan and 0, which are no numbers"),
+        ({"RescaleIntercept": "1e400", "Modality": "CT", "RescaleSlope": 1}, "rescales its values by 1 and inf, which"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_headers_that_say_nothing_of_use(header, said, tmp_path):
+    assert said in refusal_of(save_scan(tmp_path / "a.dcm", np.array([[0, 9]], np.uint8), **header))
+
+
+@pytest.mark.parametrize(
+    ("package", "advice"),
+    [
+        ("gdcm>=3.0.10", "; install gdcm with pip install 'pytest-robustcheck[dicom]', or store it uncompressed"),
+        ("pylibjpeg-openjpeg>=2.0", "; store it uncompressed"),
+    ],
+)
+def test_a_package_is_advised_where_it_helps(package, advice, scan, monkeypatch):
+    lacking = SimpleNamespace(is_available=False, missing_dependencies=[f"plugin - requires {package}"])
+    monkeypatch.setattr("pydicom.pixels.get_decoder", lambda _: lacking)
+    assert refusal_of(scan(np.array([[0, 9]], np.uint8))).endswith(f"which needs another package ({package}){advice}")
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         ("SC_rgb_rle_16bit.dcm", "is colour with 16 bits per channel: store it as RGB with 8"),
@@ -191,9 +234,8 @@ def test_a_missing_decoder_is_named(monkeypatch):
 
     decoder = get_decoder(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)
     monkeypatch.setattr(type(decoder), "is_available", property(lambda _self: False))
-    with pytest.raises(
-        DataError, match=r"is compressed as 'JPEG-LS Lossless .*pip install 'pytest-robustcheck\[dicom\]'"
-    ):
+    match = r"is compressed as 'JPEG-LS Lossless .*, which needs another package \(pylibjpeg.*; store it uncompressed$"
+    with pytest.raises(DataError, match=match):
         open_scan(path)
 
 
@@ -207,7 +249,7 @@ def test_folders_and_manifests_of_scans(tmp_path, scan, load):
     (tmp_path / "scans/sick/notes").write_text("these are mine")
     samples = load("scans")
     assert samples.names == ("normal/a.dcm", "sick/1.2.840.5", "sick/IM000001")
-    assert "1 entries that are not PNG, JPEG, TIFF or DICOM were left out: sick/notes" in samples.info.notes
+    assert "1 entry that is not PNG, JPEG, TIFF or DICOM was left out: sick/notes" in samples.info.notes
     (tmp_path / "data.csv").write_text(
         "path,label\nscans/normal/a.dcm,normal\nscans/sick/IM000001,sick\nscans/sick/notes,sick\n"
     )

@@ -101,9 +101,28 @@ def test_hidden_and_other_entries(classes, load, tmp_path):
     samples = load("scans")
     assert len(samples) == 5
     assert samples.info.notes == (
-        "1 folders inside classes, which are not searched, were left out: sick/nested.png",
+        "1 folder inside a class, which is not searched, was left out: sick/nested.png",
         "2 entries that are not PNG, JPEG, TIFF or DICOM were left out: sick/notes.txt, README.md",
     )
+
+
+def test_what_may_be_samples_and_is_not_read(classes, load, tmp_path):
+    """README files and the like are left out with a note alone."""
+    for name in ("sick/a.BMP", "sick/b.nii.gz", "normal/Thumbs.db", "README.md"):
+        (tmp_path / "scans" / name).write_bytes(b"")
+    (tmp_path / "scans/sick/patient").mkdir()
+    samples = load("scans")
+    assert samples.not_read == (
+        "1 folder inside a class, which is not searched, was left out: sick/patient",
+        "2 entries that are not PNG, JPEG, TIFF or DICOM were left out: sick/a.BMP, sick/b.nii.gz",
+    )
+    assert "4 entries that are not PNG, JPEG, TIFF or DICOM were left out" in samples.info.notes[1]
+
+
+def test_other_endings_of_jpeg(save_picture, load):
+    for name in ("normal/a.jfif", "sick/b.JPE"):
+        save_picture(f"scans/{name}", GREY, format="JPEG")
+    assert load("scans").names == ("normal/a.jfif", "sick/b.JPE")
 
 
 def test_a_label_whose_images_lie_deeper_or_are_of_another_format(classes, load, tmp_path):
@@ -112,8 +131,8 @@ def test_a_label_whose_images_lie_deeper_or_are_of_another_format(classes, load,
     (tmp_path / "scans/other/a.bmp").write_bytes(b"")
     (tmp_path / "scans/empty").mkdir()
     samples = load("scans", labels=["normal", "sick", "nested", "other", "empty", "none"])
-    folder = "1 folders inside classes, which are not searched, were left out: nested/patient"
-    file = "1 entries that are not PNG, JPEG, TIFF or DICOM were left out: other/a.bmp"
+    folder = "1 folder inside a class, which is not searched, was left out: nested/patient"
+    file = "1 entry that is not PNG, JPEG, TIFF or DICOM was left out: other/a.bmp"
     assert samples.info.notes == (
         folder,
         file,
@@ -226,7 +245,7 @@ def test_no_images_that_are_read(load, tmp_path):
     with pytest.raises(
         DataError,
         match=r"scans: it holds no samples; 2 folders inside classes, which are not searched, were left out: "
-        r"normal/patient, sick/patient; 1 entries that are not PNG, JPEG, TIFF or DICOM were left out: sick/a.bmp$",
+        r"normal/patient, sick/patient; 1 entry that is not PNG, JPEG, TIFF or DICOM was left out: sick/a.bmp$",
     ):
         load("scans")
 

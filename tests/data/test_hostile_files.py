@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.lib import format as npy
-from PIL import Image
+from PIL import Image, ImageFile
 
 from robustcheck.data import reading
 from robustcheck.data.files import open_files
@@ -226,6 +226,15 @@ def test_a_truncated_image(picture, load, kind, end):
     message = r": it cannot be read: OSError: image file is truncated" if kind != "TIFF" else ""
     with pytest.raises(DataError, match=rf"^normal/a.png{message}"):
         load("scans").image(0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_nor_is_one_filled_up_where_a_network_s_module_has_told_pillow_so(picture, load, kind, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    picture(saved(kind)[:-300])
+    with pytest.raises(DataError, match=r"^normal/a.png: it cannot be read: OSError: image file is truncated"):
+        load("scans").image(0)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,12 @@ def test_every_mistake_has_its_line(manifest, load, tmp_path):
         (4, 7, "'C:\\\\x.png': it leaves "),
         (5, 8, "'gone.png': there is no such file in "),
         (6, 9, "'': the path is empty"),
-        (7, 10, "'sub/c.txt': only .png, .jpg, .jpeg, .tif, .tiff, .dcm, .dicom, .ima are read, and DICOM of any name"),
+        (
+            7,
+            10,
+            "'sub/c.txt': only .png, .jpg, .jpeg, .jpe, .jfif, .tif, .tiff, .dcm, .dicom, .ima are read, and DICOM of "
+            "any name",
+        ),
         (8, 12, "'sub/../b.png': the same file as in line 11"),
         (9, 13, "'a\\x00.png': "),
     ]:

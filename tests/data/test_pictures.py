@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
@@ -144,6 +145,19 @@ def test_one_bit_is_black_and_white(only):
 def test_a_palette_of_greys_is_grey(only):
     picture = Image.fromarray(GREY).convert("P")
     assert only("a.png", picture).image(0).tolist() == [GREY.tolist()]
+
+
+def test_a_palette_of_eight_bits_where_a_tiff_has_sixteen(only):
+    """Pillow takes the upper eight of each, which are all black."""
+    picture, written, colours = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P"), io.BytesIO(), range(256)
+    picture.putpalette([value for colour in colours for value in (colour, colour, colour)])
+    picture.save(written, "TIFF")
+    right, wrong = (struct.pack("<256H", *(value * times for value in colours)) * 3 for times in (256, 1))
+    assert right in written.getvalue()
+    with pytest.raises(DataError, match=r"has a colour map of 8 bits where TIFF has 16, which Pillow reads as black"):
+        only("a.tif", written.getvalue().replace(right, wrong))
+    black = written.getvalue().replace(right, bytes(len(right)))
+    assert only("a.tif", black).image(0).max() == 0  # as it says
 
 
 def test_a_palette_of_colours_is_rgb(only):

@@ -193,6 +193,18 @@ def test_images_without_room_are_not_trained_on_and_what_names_nothing_is_refuse
         )
 
 
+def test_a_mask_of_another_spelling_is_refused(patched):
+    attack = "{name: patch, target: bright, steps: 5, draws: 8, step_size: 0.3, keep_out: masks}"
+    for name in ("train/0", "test/2", "Test/3"):
+        (patched / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(patched / "masks" / f"{name}.png")
+    (gate,) = run_patches(patched, attack)
+    assert gate.error == (
+        "masks: no sample has a mask called 'Test/3.png', so it would be left out; the mask of test/3 is called "
+        "'test/3.png'"
+    )
+
+
 def test_what_is_judged_is_not_trained_on_though_it_is_in_both_splits(patched):
     patch_archive(patched, train=(*DARK, 40))
     (gate,) = run_patches(patched, f"{FIXED}, target: bright}}")

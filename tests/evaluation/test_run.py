@@ -568,6 +568,27 @@ def test_a_sample_without_an_answer_counts_as_wrong_in_every_metric(project):
     assert AuditReport.from_json(report.to_json()) == report
 
 
+def test_images_that_are_not_read_are_warned_of(tmp_path):
+    """What is judged may be a part of what is meant."""
+    brightness_project(tmp_path)
+    for level in (60, 190):
+        folder = tmp_path / "scans" / ("dark" if level < 128 else "bright")
+        folder.mkdir(parents=True)
+        for name in ("a.png", "b.bmp"):
+            Image.fromarray(np.full((8, 8), level, np.uint8)).save(folder / name)
+    gates = (
+        "  - {id: clean, require: {accuracy: 0.5}}\n  - {id: pgd, attack: pgd, epsilon: 1/255, require: {accuracy: 0}}"
+    )
+    (tmp_path / "policy.yaml").write_text(brightness_policy(gates, data="source: scans"))
+    for gate in run(load_policy(tmp_path / "policy.yaml"), folder=tmp_path / "out").gates:
+        (finding,) = [finding for finding in gate.findings if finding.code == "images-left-out"]
+        assert finding.severity == "warning"
+        assert finding.message == (
+            "2 entries that are not PNG, JPEG, TIFF or DICOM were left out: bright/b.bmp, dark/b.bmp; if they are "
+            "images, store them as files that are read, one a sample, or list all in a .csv"
+        )
+
+
 @pytest.mark.parametrize("attack", ["", "attack: fgsm, epsilon: 1/255, "])
 def test_a_label_without_samples_is_no_label_that_is_read_rightly(attack, tmp_path):
     """Who always says `bright` reads all samples rightly of a folder that holds nothing else."""

@@ -478,7 +478,7 @@ def test_logits_of_an_unsure_network_are_told_behind_a_window(tmp_path):
         preprocess={"window": [0, 255]},
     )  # fmt: skip
     assert candidate.info.output.startswith("logits")
-    assert "its window is 0 to 255 as stored" in candidate.info.notes
+    assert "its window is 0 to 255 as stored, dark to bright" in candidate.info.notes
 
 
 class Unsure(nn.Module):

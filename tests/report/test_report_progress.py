@@ -100,6 +100,16 @@ def test_a_line_that_nobody_can_see_any_more_ends_no_gate(why, monkeypatch):
     assert stream.tried == 2
 
 
+def test_of_several_mistakes_every_line_is_shown(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
+    with Bars(quiet=False) as bars:
+        bars.finished(gate("error", id="pgd", error="scans.csv:2: no label\nscans.csv:7: no file"))
+    assert stream.getvalue().splitlines() == [
+        "pgd: could not be evaluated: scans.csv:2: no label",
+        "| scans.csv:7: no file",
+    ]
+
+
 def test_where_there_is_no_standard_error_nothing_is_shown(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with Bars(quiet=False) as bars:

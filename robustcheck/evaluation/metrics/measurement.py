@@ -42,6 +42,7 @@ class Measurement:
     controls: Sequence[Control] = ()  # beside the attack
     among: np.ndarray | None = None  # numbers of the samples of which these are the first; None: no more may follow
     absent: Collection[str] = ()  # labels that no sample of the whole source has
+    not_read: Sequence[str] = ()  # what the source holds that may be samples
     range_notes: Sequence[str] = ()  # what is to be said of a range of which the samples use little
 
     @cached_property
@@ -110,6 +111,11 @@ class Measurement:
             )
             found.append(Finding(code="repeated-images", severity="warning", message=message))
         found.extend(Finding(code="range-unused", severity="warning", message=one) for one in self.range_notes)
+        for one in self.not_read:
+            message = (
+                f"{one}; if they are images, store them as files that are read, one a sample, or list all in a .csv"
+            )
+            found.append(Finding(code="images-left-out", severity="warning", message=message))
         for bound in bounds:
             if names := left_out(bound, *self._parts(bound), self.intervals):
                 message = f"{bound.metric} is not about {listed(names)}: {bound.of[1]} is undefined on their samples"

@@ -11,7 +11,7 @@ import torch
 
 from robustcheck.attacks.draws import key
 from robustcheck.data import Area, load_area
-from robustcheck.data.areas import BoxTable
+from robustcheck.data.areas import BoxTable, MaskFolder
 from robustcheck.data.subset import as_groups, spread, stratified
 from robustcheck.errors import DataError
 from robustcheck.evaluation.adversary import goal_of, worth_attacking
@@ -126,7 +126,7 @@ class PatchTask:
         if not self.attacked:
             return
         samples = self.setting.samples
-        if isinstance(self.keep_out, BoxTable):
+        if isinstance(self.keep_out, BoxTable | MaskFolder):
             self.keep_out.check_names(samples.names)
         masks = map(self.pool.mask, range(len(self.pool)))
         if self.keep_out is not None and not any(mask is not None and mask.any() for mask in masks):
