@@ -22,7 +22,9 @@ from robustcheck.errors import DataError
 
 def test_a_header_that_claims_too_much(scan):
     assert "claims 65535 x 65535 pixels" in refusal_of(scan(np.zeros((2, 2), np.uint16), Rows=65535, Columns=65535))
-    assert "claims 0 x 2 pixels" in refusal_of(scan(np.zeros((2, 2), np.uint16), Columns=0))
+    assert "holds no image: its header has 2 Rows and 0 Columns" in refusal_of(
+        scan(np.zeros((2, 2), np.uint16), Columns=0)
+    )
     assert "less than expected" in refusal_of(scan(np.zeros((2, 2), np.uint16), Rows=4000, Columns=4000))
 
 
