@@ -34,9 +34,7 @@ _NAMESPACES = "aten|prim|quantized|_quantized|prepacked|torchvision"
 _NAMED_OPS = re.compile(r"^ +ops : ", re.MULTILINE)  # a layer's attribute, where its class declares it
 _FOREIGN = re.compile(rf"(?<![\w.])ops\b(?!\.(?:{_NAMESPACES})\.\w)[\w.]*")
 _PLAIN_TYPES = frozenset({"TensorType", "NoneType", "IntType", "FloatType", "BoolType", "StringType", "NumberType"})
-_DYNAMIC = re.compile(
-    r"quantized::\w*_dynamic|aten::quantized_"
-)  # operators that take the range of what they are given
+_DYNAMIC = re.compile(r"quantized::\w*_dynamic|aten::quantized_")  # they take the range of what they are given
 _MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 
